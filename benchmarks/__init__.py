@@ -1,0 +1,1 @@
+"""Measurements for docs/experiments.md; nothing here is imported by the product."""

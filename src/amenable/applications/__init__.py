@@ -1,0 +1,1 @@
+"""What an instruct model is for."""

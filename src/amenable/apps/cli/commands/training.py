@@ -1,0 +1,186 @@
+"""amenable finetune, align and compare: the stages by hand, executed here or by the worker."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from amenable.apps.cli.options import DEFAULT_WORKSPACE, SEED, JsonFlag, WorkspaceFolder, again
+from amenable.apps.cli.out import Out, UsageError
+from amenable.apps.cli.places import existing, needs_training_packages
+from amenable.pipeline.config import AlignConfig, CompareConfig, FinetuneConfig
+from amenable.records.errors import ConfigError
+
+if TYPE_CHECKING:
+    from amenable.records.run import Run
+    from amenable.reports.result import Result
+    from amenable.store.workspace import Workspace
+
+Knobs = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneArguments:
+    model: tyro.conf.Positional[str]
+    """A base model of the library (amenable models list)."""
+    config: Annotated[FinetuneConfig, Knobs] = field(default_factory=FinetuneConfig)
+    seed: int = SEED
+    """Decides everything that is drawn by chance."""
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE
+    json: JsonFlag = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignArguments:
+    model: tyro.conf.Positional[str]
+    """A version that was finetuned with LoRA here (amenable models list)."""
+    config: Annotated[AlignConfig, Knobs] = field(default_factory=AlignConfig)
+    seed: int = SEED
+    """Decides everything that is drawn by chance."""
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE
+    json: JsonFlag = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareArguments:
+    models: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="MODEL …", help_behavior_hint=""),
+    ]
+    """Names of the library; a base appears twice, as it is and helped by three examples."""
+    config: Annotated[CompareConfig, Knobs] = field(default_factory=CompareConfig)
+    seed: int = SEED
+    """Decides everything that is drawn by chance."""
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE
+    json: JsonFlag = False
+
+
+def finetune(arguments: FinetuneArguments, out: Out) -> dict[str, Any]:
+    needs_training_packages()
+    from amenable.pipeline.sources import install_starter
+
+    with existing(arguments.workspace) as workspace:
+        _all_known(workspace, (arguments.model,))
+        install_starter(workspace)
+        inputs = {"model": arguments.model}
+        run = _see_through(workspace, out, "finetune", inputs, arguments)
+    return _new_version(run, out, arguments.workspace)
+
+
+def align(arguments: AlignArguments, out: Out) -> dict[str, Any]:
+    needs_training_packages()
+    with existing(arguments.workspace) as workspace:
+        _all_known(workspace, (arguments.model,))
+        _enough_judged(workspace)
+        inputs = {"model": arguments.model, "comparisons": "improve"}
+        run = _see_through(workspace, out, "align", inputs, arguments)
+    return _new_version(run, out, arguments.workspace)
+
+
+def compare(arguments: CompareArguments, out: Out) -> dict[str, Any]:
+    needs_training_packages()
+    if not arguments.models:
+        raise UsageError("Missing: MODEL, at least one. See amenable compare --help.")
+    from amenable.pipeline.report import read_result
+    from amenable.reports.result import REPORT_FILE, to_json
+
+    with existing(arguments.workspace) as workspace:
+        _all_known(workspace, arguments.models)
+        inputs = {"models": ",".join(arguments.models)}
+        run = _see_through(workspace, out, "compare", inputs, arguments)
+        folder = workspace.run_folder(run.id)
+        result = read_result(folder)
+    say_result(out, result)
+    out.say(f"The whole report, with pictures: {folder / REPORT_FILE}")
+    return {"rows": rows_of(to_json(result))}
+
+
+def rows_of(data: bytes) -> list[Any]:
+    """The rows of a stored result as plain values."""
+    import json
+
+    return json.loads(data)["rows"]
+
+
+def _all_known(workspace: "Workspace", names: tuple[str, ...]) -> None:
+    """A mistyped name is refused before anything is queued."""
+    from amenable.store import library
+
+    with workspace.database.read() as session:
+        for name in names:
+            library.model(session, name)
+
+
+def _enough_judged(workspace: "Workspace") -> None:
+    from amenable.feedback import tasks
+    from amenable.pipeline.loop import ENOUGH_TO_IMPROVE
+
+    with workspace.database.read() as session:
+        judged = tasks.progress(session, "improve").done
+    if judged < ENOUGH_TO_IMPROVE:
+        raise ConfigError(
+            "the number of judged pairs",
+            judged,
+            must=f"be at least {ENOUGH_TO_IMPROVE}: judge {ENOUGH_TO_IMPROVE - judged} more "
+            f"({again('start', workspace.folder)})",
+        )
+
+
+def _see_through(
+    workspace: "Workspace",
+    out: Out,
+    stage: str,
+    inputs: Mapping[str, str],
+    arguments: FinetuneArguments | AlignArguments | CompareArguments,
+) -> "Run":
+    from amenable.apps.cli.working import see_through
+    from amenable.store import runs
+
+    with workspace.database.write() as session:
+        run_id = runs.queue(
+            session,
+            stage=stage,
+            inputs=inputs,
+            config=asdict(arguments.config),
+            seed=arguments.seed,
+        )
+    out.say(f"Run {run_id}", style="quiet")
+    return see_through(workspace, out, run_id)
+
+
+def _new_version(run: "Run", out: Out, folder: Path) -> dict[str, Any]:
+    from amenable.apps.cli.working import as_json
+
+    name = run.outputs.get("model", "")
+    out.say(f"● {name}", style="instruct")
+    out.say(f"Talk to it: {again(f'chat {name}', folder)}")
+    return as_json(run)
+
+
+def say_result(out: Out, result: "Result") -> None:
+    """The headline, and one line a metric with every model's value and interval."""
+    from amenable.reports.numbers import interval_text, value_text
+
+    out.say(result.headline)
+    if result.simulated_people:
+        out.say("Simulated people judged here, not real ones.", style="people")
+    names = [model.name for model in result.models]
+    rows: list[tuple[str, ...]] = []
+    for row in result.rows:
+        if "/" in row.metric:
+            continue
+        cells: list[str] = []
+        for name in names:
+            found = row.values.get(name)
+            cells.append(
+                f"{value_text(found.value, row.unit)} "
+                f"[{interval_text(found.low, found.high, row.unit)}]"
+                if found
+                else "–"
+            )
+        rows.append((row.title or row.metric.replace("_", " "), f"{row.n:,}", *cells))
+    out.table(("Measured", " n", *(f" {name}" for name in names)), rows)
+    for sentence in result.says:
+        out.say(sentence)

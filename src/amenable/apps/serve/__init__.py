@@ -1,0 +1,1 @@
+"""The OpenAI-compatible address: the only process that holds models for inference."""

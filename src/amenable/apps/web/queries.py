@@ -1,0 +1,260 @@
+"""What the pages read, straight from the tables and never writing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session
+
+from amenable.apps.web import words
+from amenable.pipeline.sources import STARTER_DEMONSTRATIONS, Sources
+from amenable.records.run import Run
+from amenable.reports.result import Result, from_json
+from amenable.starter import load as starter
+from amenable.store import runs as run_store
+from amenable.store import settings
+from amenable.store.tables import (
+    DatasetRow,
+    ExampleRow,
+    JudgementRow,
+    ModelRow,
+    PersonRow,
+    RunRow,
+    SampleRow,
+    TaskRow,
+)
+
+PLAN_KEY = "plan"
+"""Setting under which the probe of this machine leaves {"finetune": {"seconds": …}, …}."""
+
+
+def is_simulated(session: Session) -> bool:
+    """Whether any judgement that still counts came from a scripted judge."""
+    by_script = (
+        exists()
+        .where(JudgementRow.person_id == PersonRow.id, JudgementRow.undone_at.is_(None))
+        .where(PersonRow.is_simulated)
+    )
+    return bool(session.scalar(select(by_script)))
+
+
+def first_type(session: Session, dataset_id: int) -> str:
+    """What the rows of a data set are: "conversation", "prompt", …; a data set holds one type."""
+    body = session.scalar(
+        select(ExampleRow.body).where(ExampleRow.dataset_id == dataset_id).limit(1)
+    )
+    return str(body["type"]) if body else ""
+
+
+def num_demonstrations(session: Session) -> int:
+    """Demonstrations that training reads: the starter set, people's own, or both."""
+    names = set(Sources.of(session).demonstrations)
+    count = (
+        select(func.count(ExampleRow.id))
+        .join(DatasetRow, DatasetRow.id == ExampleRow.dataset_id)
+        .where(DatasetRow.name.in_(names), ExampleRow.is_exam.is_(False))
+    )
+    found = session.scalar(count) or 0
+    if not found and STARTER_DEMONSTRATIONS in names:  # not installed yet: the loop will do it
+        return len(starter.demonstrations())
+    return found
+
+
+def cost_seconds(session: Session, stage: str) -> float | None:
+    """What a stage takes here: as planned by the probe, else as its last run took, else unknown."""
+    plan = settings.get(session, PLAN_KEY, {})
+    planned = plan.get(stage, {}).get("seconds") if isinstance(plan, dict) else None
+    if isinstance(planned, (int, float)):
+        return float(planned)
+    last = (
+        select(RunRow.seconds)
+        .where(RunRow.stage == stage, RunRow.status == "done", RunRow.seconds.is_not(None))
+        .order_by(RunRow.created_at.desc())
+        .limit(1)
+    )
+    return session.scalar(last)
+
+
+def cost_words(session: Session, *stages: str) -> str:
+    """What stages together cost, in time and memory; "" while nothing was measured here."""
+    seconds = [cost_seconds(session, stage) for stage in stages]
+    known = [each for each in seconds if each is not None]
+    if not known:
+        return ""
+    plan = settings.get(session, PLAN_KEY, {})
+    memory = max((plan.get(stage, {}).get("memory_bytes", 0) for stage in stages), default=0)
+    return words.about(sum(known)) + (f", {words.size(memory)} of memory" if memory else "")
+
+
+def newest_run(session: Session, stage: str, *, status: str = "done") -> Run | None:
+    row = session.scalars(
+        select(RunRow)
+        .where(RunRow.stage == stage, RunRow.status == status)
+        .order_by(RunRow.created_at.desc())
+        .limit(1)
+    ).one_or_none()
+    return row and run_store.as_run(row)
+
+
+def live_run(session: Session) -> Run | None:
+    """The run at work; else the one that waits longest."""
+    for status in ("running", "queued"):
+        row = session.scalars(
+            select(RunRow).where(RunRow.status == status).order_by(RunRow.created_at).limit(1)
+        ).one_or_none()
+        if row:
+            return run_store.as_run(row)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """The newest comparison: its run and what it measured."""
+
+    run: Run
+    result: Result
+
+
+def newest_comparison(session: Session, runs_folder: Path) -> Comparing | None:
+    run = newest_run(session, "compare")
+    if run is None:
+        return None
+    path = runs_folder / run.id / "result.json"
+    return Comparing(run, _read_result(path, path.stat().st_mtime_ns)) if path.is_file() else None
+
+
+@lru_cache(maxsize=4)
+def _read_result(path: Path, _: int) -> Result:
+    """Files are written whole and not changed; the second argument tells a new one from an old."""
+    return from_json(path.read_bytes())
+
+
+def report_file(session: Session, runs_folder: Path) -> Path | None:
+    """The self-contained report of the newest comparison."""
+    for stage in ("report", "compare"):
+        run = newest_run(session, stage)
+        if run and (path := runs_folder / run.id / "report.html").is_file():
+            return path
+    return None
+
+
+def model_rows(session: Session) -> list[ModelRow]:
+    return list(session.scalars(select(ModelRow).order_by(ModelRow.id)))
+
+
+def model_kinds(session: Session) -> dict[str, str]:
+    return dict(session.execute(select(ModelRow.name, ModelRow.kind)).all())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetView:
+    name: str
+    kind: str
+    type: str
+    num_rows: int
+    num_exam: int
+    num_rejected: int
+    licence: str
+    source: str
+    problems: Sequence[Mapping[str, Any]]
+
+    @property
+    def kind_words(self) -> str:
+        return words.TYPE_WORDS.get(self.type, words.plain(self.kind))
+
+
+def datasets(session: Session) -> list[DatasetView]:
+    exam = dict(
+        session.execute(
+            select(ExampleRow.dataset_id, func.count(ExampleRow.id))
+            .where(ExampleRow.is_exam)
+            .group_by(ExampleRow.dataset_id)
+        ).all()
+    )
+    rows = session.scalars(select(DatasetRow).order_by(DatasetRow.id))
+    return [
+        DatasetView(
+            name=row.name,
+            kind=row.kind,
+            type=first_type(session, row.id),
+            num_rows=row.num_rows,
+            num_exam=exam.get(row.id, 0),
+            num_rejected=row.num_rejected,
+            licence=row.licence,
+            source=row.source,
+            problems=row.problems,
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPrompt:
+    """A prompt with a reply to it, from a comparison."""
+
+    key: str
+    family: str
+    prompt: list[dict[str, str]]
+    reply: str
+    checks: list[dict[str, Any]]
+    stop_reason: str
+
+
+def compared_replies(session: Session, run_id: str, model: str) -> list[ReadPrompt]:
+    rows = session.scalars(
+        select(SampleRow)
+        .where(SampleRow.run_id == run_id, SampleRow.model_name == model)
+        .order_by(SampleRow.id)
+    )
+    return [
+        ReadPrompt(row.prompt_key, row.family, row.prompt, row.reply, row.checks, row.stop_reason)
+        for row in rows
+    ]
+
+
+def num_open_tasks(session: Session, purpose: str) -> int:
+    return (
+        session.scalar(
+            select(func.count(TaskRow.id)).where(
+                TaskRow.purpose == purpose, TaskRow.status.in_(("open", "claimed"))
+            )
+        )
+        or 0
+    )
+
+
+def stages_of_runs(session: Session, ids: Sequence[str]) -> dict[str, str]:
+    rows = session.execute(select(RunRow.id, RunRow.stage).where(RunRow.id.in_(ids)))
+    return dict(rows.all())
+
+
+def people_say(session: Session) -> str:
+    """Who judged, and how much, in one sentence."""
+    counts = session.execute(
+        select(PersonRow.is_simulated, func.count(), func.count(PersonRow.id.distinct()))
+        .join(JudgementRow, JudgementRow.person_id == PersonRow.id)
+        .where(JudgementRow.undone_at.is_(None), JudgementRow.choice != "skip")
+        .group_by(PersonRow.is_simulated)
+        .order_by(PersonRow.is_simulated)
+    )
+    parts = [_judged(is_scripted, judged, people) for is_scripted, judged, people in counts]
+    return " and ".join(parts) and " and ".join(parts) + "."
+
+
+def _judged(is_scripted: bool, judged: int, people: int) -> str:  # noqa: FBT001  a column
+    who = "simulated judge" if is_scripted else "person"
+    many = "simulated judges" if is_scripted else "people"
+    pairs = "pair" if judged == 1 else "pairs"
+    return f"{words.thousands(judged)} {pairs} judged by {people} {who if people == 1 else many}"
+
+
+def num_parameters(session: Session, model: str) -> str:
+    """As it stands inside a circle: "268M", or nothing while it is not known."""
+    info = session.scalar(select(ModelRow.info).where(ModelRow.name == model))
+    number = info.get("num_parameters") if info else None
+    if not number:
+        return ""
+    return f"{number / 1e9:.1f}B" if number >= 1e9 else f"{number / 1e6:.0f}M"

@@ -1,0 +1,1 @@
+"""One file a container: raw rows out of JSONL, JSON, CSV, Parquet and plain text."""

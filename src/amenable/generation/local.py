@@ -1,0 +1,269 @@
+"""The local engine: batches with a KV cache on this machine, several models on one backbone."""
+
+# Shapes: B = rows, T = tokens, H = hidden width, V = vocabulary.
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from amenable.chat.batch import Batch, by_token_budget
+from amenable.chat.encode import Encoder, TokenRow
+from amenable.generation.engine import Request, TokenPiece, never
+from amenable.generation.sampling import next_token
+from amenable.models.head import apply_markers
+from amenable.models.policy import Policy
+from amenable.records.conversation import Conversation
+from amenable.records.errors import ConfigError, NotFoundError
+from amenable.records.sample import ModelRef, Sample, StopReason
+
+ROWS_AT_ONCE = 48
+REPLACEMENT = "\ufffd"  # half a character, still to be completed
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One name of the engine: a policy, the adapter on it, and the chat form it is spoken to in."""
+
+    ref: ModelRef
+    policy: Policy
+    adapter: str | None
+    encoder: Encoder
+
+
+@dataclass
+class _Row:
+    """One reply on its way."""
+
+    position: int
+    request: Request
+    encoder: Encoder
+    ids: list[int] = field(default_factory=list[int])
+    text: str = ""
+    stop_reason: StopReason | None = None
+
+    def accept(self, token: int) -> None:
+        """Take the next token, and find out whether the reply is over."""
+        if token in self.encoder.stop_ids:
+            self.stop_reason = "stop"
+            return
+        self.ids.append(token)
+        self.text = self.encoder.decode(self.ids)
+        stops = (*self.request.settings.stop, *self.encoder.form.stop_texts)
+        cuts = [at for stop in stops if (at := self.text.find(stop)) >= 0]
+        if cuts:
+            self.text = self.text[: min(cuts)]
+            self.stop_reason = "stop"
+        elif len(self.ids) >= self.request.settings.max_new_tokens:
+            self.stop_reason = "length"
+
+    def safe_text(self) -> str:
+        """What may be shown already: no half character, and nothing that may begin a stop text."""
+        if self.stop_reason is not None:
+            return self.text.rstrip(REPLACEMENT)
+        text = self.text.rstrip(REPLACEMENT)
+        stops = (*self.request.settings.stop, *self.encoder.form.stop_texts)
+        held = max((_overlap(text, stop) for stop in stops), default=0)
+        return text[: len(text) - held]
+
+    def sample(self, ref: ModelRef) -> Sample:
+        return Sample(
+            prompt=self.request.prompt,
+            reply=self.text.rstrip(REPLACEMENT).strip(),
+            model=ref,
+            settings=self.request.settings,
+            seed=self.request.seed,
+            stop_reason=self.stop_reason or "cancelled",
+            num_tokens=len(self.ids),
+        )
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    return next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)
+
+
+class _Decoding:
+    """Replies of one speaker that advance together; finished rows leave the batch."""
+
+    def __init__(self, speaker: Speaker, rows: list[_Row], prompts: Sequence[list[int]]) -> None:
+        self._speaker = speaker
+        self.rows = rows
+        longest = max(len(prompt) for prompt in prompts)
+        # Left-padded: the newest token must sit at the end for the cache to line up.
+        self._tokens_BT = torch.zeros(len(rows), longest, dtype=torch.int64)
+        self._mask_BT = torch.zeros(len(rows), longest, dtype=torch.int64)
+        for b, prompt in enumerate(prompts):
+            self._tokens_BT[b, longest - len(prompt) :] = torch.tensor(prompt)
+            self._mask_BT[b, longest - len(prompt) :] = 1
+        self._has_padding = bool((self._mask_BT == 0).any())
+        self._cache = DynamicCache(config=speaker.policy.network.config)
+
+    def step(self) -> list[_Row]:
+        """One token for every row; gives the rows that are now over."""
+        with torch.inference_mode(), self._speaker.policy.using(self._speaker.adapter):
+            logits_BV = self._forward()
+        for row, logits_V in zip(self.rows, logits_BV, strict=True):
+            request = row.request
+            row.accept(next_token(logits_V, request.settings, request.seed, len(row.ids)))
+        finished = [row for row in self.rows if row.stop_reason is not None]
+        self._tokens_BT = torch.tensor([[row.ids[-1] if row.ids else 0] for row in self.rows])
+        self._mask_BT = torch.cat([self._mask_BT, self._mask_BT.new_ones(len(self.rows), 1)], dim=1)
+        if finished:
+            self._keep([b for b, row in enumerate(self.rows) if row.stop_reason is None])
+        return finished
+
+    def _forward(self) -> Tensor:
+        positions_BT = (self._mask_BT.cumsum(1) - 1).clamp(min=0)
+        hidden_BTH = self._speaker.policy.backbone(
+            input_ids=self._tokens_BT,
+            attention_mask=self._mask_BT if self._has_padding else None,
+            position_ids=positions_BT[:, -self._tokens_BT.shape[1] :],
+            past_key_values=self._cache,
+            use_cache=True,
+        )[0]
+        hidden_BH = hidden_BTH[:, -1]
+        logits_BV = hidden_BH @ self._speaker.policy.head_weight.T
+        ids_M, rows_MH = self._speaker.policy.adapters.active_markers()
+        if len(ids_M):
+            apply_markers(logits_BV, hidden_BH, ids_M, rows_MH)
+        return logits_BV.float()
+
+    def _keep(self, alive: list[int]) -> None:
+        self.rows = [self.rows[b] for b in alive]
+        if alive:
+            index = torch.tensor(alive)
+            self._tokens_BT, self._mask_BT = self._tokens_BT[index], self._mask_BT[index]
+            self._cache.batch_select_indices(index)
+
+    def leave(self) -> None:
+        """Everybody goes: the client left."""
+        for row in self.rows:
+            row.stop_reason = "cancelled"
+        self.rows = []
+
+
+class LocalEngine:
+    """Steps of different callers take turns, so that two streams advance side by side."""
+
+    def __init__(self, speakers: Mapping[str, Speaker]) -> None:
+        self._speakers = dict(speakers)
+        self._turn = threading.Lock()
+
+    def replace_speakers(self, speakers: Mapping[str, Speaker]) -> None:
+        """Models come and go while others speak; replies under way end as they began."""
+        self._speakers = dict(speakers)
+
+    def models(self) -> list[ModelRef]:
+        return [speaker.ref for speaker in self._speakers.values()]
+
+    def speaker(self, name: str) -> Speaker:
+        if name not in self._speakers:
+            raise NotFoundError("model", name, known=self._speakers)
+        return self._speakers[name]
+
+    def _start(self, speaker: Speaker, requests: Sequence[tuple[int, Request]]) -> _Decoding:
+        prompts = [self._prompt_ids(speaker, request) for _, request in requests]
+        rows = [_Row(position, request, speaker.encoder) for position, request in requests]
+        return _Decoding(speaker, rows, prompts)
+
+    def _prompt_ids(self, speaker: Speaker, request: Request) -> list[int]:
+        ids = speaker.encoder.prompt_ids(request.prompt)
+        room = speaker.policy.network.config.max_position_embeddings
+        if len(ids) + request.settings.max_new_tokens > room:
+            raise ConfigError(
+                "the prompt",
+                f"{len(ids)} tokens long",
+                must=f"leave room for {request.settings.max_new_tokens} more within {room}",
+            )
+        return ids
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        on_sample: Callable[[int, Sample], None] | None = None,
+    ) -> list[Sample]:
+        samples: dict[int, Sample] = {}
+        for speaker, group in self._groups(requests):
+            decoding = self._start(speaker, group)
+            while decoding.rows:
+                with self._turn:
+                    finished = decoding.step()
+                for row in finished:
+                    samples[row.position] = row.sample(speaker.ref)
+                    if on_sample:
+                        on_sample(row.position, samples[row.position])
+        return [samples[position] for position in range(len(requests))]
+
+    def _groups(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[Speaker, list[tuple[int, Request]]]]:
+        """One speaker at a time; prompts of like length together, so that little is padding."""
+        for name in dict.fromkeys(request.model for request in requests):
+            speaker = self.speaker(name)
+            mine = [(at, request) for at, request in enumerate(requests) if request.model == name]
+            mine.sort(key=lambda each: sum(len(m.text) for m in each[1].prompt.messages))
+            for start in range(0, len(mine), ROWS_AT_ONCE):
+                yield speaker, mine[start : start + ROWS_AT_ONCE]
+
+    def stream(
+        self, request: Request, is_cancelled: Callable[[], bool] = never
+    ) -> Iterator[str | Sample]:
+        speaker = self.speaker(request.model)
+        decoding = self._start(speaker, [(0, request)])
+        (row,) = decoding.rows
+        shown = 0
+        while decoding.rows:
+            if is_cancelled():
+                decoding.leave()
+                break
+            with self._turn:
+                decoding.step()
+            text = row.safe_text()
+            if len(text) > shown:
+                yield text[shown:]
+                shown = len(text)
+        yield row.sample(speaker.ref)
+
+    def tokens(self, model: str, prompt: Conversation) -> list[TokenPiece]:
+        encoder = self.speaker(model).encoder
+        return [
+            TokenPiece(id_, encoder.surface(id_), piece.is_structure)
+            for piece in encoder.form.prompt(prompt)
+            for id_ in encoder.encode_piece(piece)
+        ]
+
+    def text_log_probs(self, model: str, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """For each plain text: the sum of its tokens' log-probabilities in nats, and their number.
+
+        A text stands alone after the token that begins one; the first token of a model that wants
+        none is not scored, since nothing stands before it.
+        """
+        speaker = self.speaker(model)
+        begin = [] if speaker.encoder.begin is None else [speaker.encoder.begin]
+        encoded = [begin + speaker.encoder.encode_text(text) for text in texts]
+        rows = [TokenRow(ids, [False] + [True] * (len(ids) - 1)) for ids in encoded]
+        found: dict[int, tuple[float, int]] = {}
+        for group in by_token_budget([len(row.tokens) for row in rows], budget=2048):
+            batch = Batch.of([rows[at] for at in group])
+            with self._turn, torch.no_grad(), speaker.policy.using(speaker.adapter):
+                hidden_RH, targets_R, rows_R = batch.scored(speaker.policy.hidden(batch.tokens_BT))
+                log_probs_R = speaker.policy.log_probs(hidden_RH, targets_R)
+            for b, at in enumerate(group):
+                mine_R = log_probs_R[rows_R == b]
+                found[at] = (float(mine_R.double().sum()), len(mine_R))
+        return [found[at] for at in range(len(texts))]
+
+    def end_log_prob(self, model: str, prompt: Conversation, reply: str) -> float:
+        """Log p(end of turn) right after a reply: how sure the model is that it is over."""
+        speaker = self.speaker(model)
+        row = speaker.encoder.training_row(prompt.with_reply(reply), last_reply_only=True)
+        last = max(at for at, is_target in enumerate(row.is_target) if is_target)
+        only = TokenRow(row.tokens[: last + 1], [at == last for at in range(last + 1)])
+        batch = Batch.of([only])
+        with self._turn, torch.no_grad(), speaker.policy.using(speaker.adapter):
+            hidden_RH, targets_R, _ = batch.scored(speaker.policy.hidden(batch.tokens_BT))
+            return float(speaker.policy.log_probs(hidden_RH, targets_R)[0])

@@ -1,0 +1,140 @@
+"""An engine at an OpenAI-compatible address: our own serving process, or anybody else's."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import httpx2
+
+from amenable.generation.engine import Request, TokenPiece, never
+from amenable.records.conversation import Conversation
+from amenable.records.errors import AmenableError, ModelError, NotFoundError
+from amenable.records.sample import ModelRef, Sample, StopReason
+
+UNKNOWN_SHA256 = "0" * 64  # what others serve cannot be hashed from outside
+TIMEOUT = httpx2.Timeout(connect=5.0, read=300.0, write=30.0, pool=5.0)
+
+
+class RemoteEngine:
+    """`key` goes as a bearer token; seeds and settings travel with every request."""
+
+    def __init__(self, base_url: str, key: str = "") -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx2.Client(base_url=base_url, headers=headers, timeout=TIMEOUT)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def models(self) -> list[ModelRef]:
+        data = self._ask("GET", "/v1/models")
+        return [ModelRef(str(each["id"]), UNKNOWN_SHA256) for each in data["data"]]
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        on_sample: Callable[[int, Sample], None] | None = None,
+    ) -> list[Sample]:
+        samples: list[Sample] = []
+        for position, request in enumerate(requests):
+            body = self._ask("POST", "/v1/chat/completions", _body(request, stream=False))
+            choice = body["choices"][0]
+            samples.append(
+                _sample(request, choice["message"]["content"], choice["finish_reason"], body)
+            )
+            if on_sample:
+                on_sample(position, samples[-1])
+        return samples
+
+    def stream(
+        self, request: Request, is_cancelled: Callable[[], bool] = never
+    ) -> Iterator[str | Sample]:
+        text, finish, last = "", "cancelled", dict[str, Any]()
+        for chunk in self._events(_body(request, stream=True)):
+            if is_cancelled():
+                finish = "cancelled"
+                break
+            choice = chunk["choices"][0]
+            piece = choice["delta"].get("content") or ""
+            if piece:
+                text += piece
+                yield piece
+            if choice.get("finish_reason"):
+                finish, last = choice["finish_reason"], chunk
+        yield _sample(request, text, finish, last)
+
+    def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        try:
+            with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise _refusal(response)
+                for line in response.iter_lines():
+                    if line.startswith("data: ") and line != "data: [DONE]":
+                        data = json.loads(line.removeprefix("data: "))
+                        if "error" in data:
+                            raise ModelError(str(data["error"]["message"]))
+                        yield data
+        except httpx2.TransportError as error:
+            raise _unreachable(error) from error
+
+    def tokens(self, model: str, prompt: Conversation) -> list[TokenPiece]:
+        body = {"model": model, "messages": prompt.to_json()}
+        found = self._ask("POST", "/v1/amenable/tokens", body)
+        return [
+            TokenPiece(int(each["id"]), str(each["text"]), bool(each["is_structure"]))
+            for each in found["pieces"]
+        ]
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            response = self._client.request(method, path, json=body)
+        except httpx2.TransportError as error:
+            raise _unreachable(error) from error
+        if response.status_code != 200:
+            raise _refusal(response)
+        return cast("dict[str, Any]", response.json())
+
+
+def _body(request: Request, *, stream: bool) -> dict[str, Any]:
+    settings = request.settings
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": request.prompt.to_json(),
+        "max_tokens": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "seed": request.seed,
+        "stream": stream,
+    }
+    return body | ({"stop": list(settings.stop)} if settings.stop else {})
+
+
+def _sample(request: Request, text: str, finish: str, last: dict[str, Any]) -> Sample:
+    """What our own address says of a reply is more than others say; both make a sample."""
+    told = last.get("amenable", {})
+    reason: StopReason = "length" if finish == "length" else "stop"
+    if finish == "cancelled":
+        reason = "cancelled"
+    return Sample(
+        prompt=request.prompt,
+        reply=text.strip(),
+        model=ModelRef(request.model, told.get("model_sha256", UNKNOWN_SHA256)),
+        settings=request.settings,
+        seed=told.get("seed", request.seed),
+        stop_reason=told.get("stop_reason", reason),
+        num_tokens=told.get("num_tokens", len(text.split())),
+    )
+
+
+def _refusal(response: httpx2.Response) -> AmenableError:
+    try:
+        message = str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"status {response.status_code}"
+    if response.status_code == 404:
+        return NotFoundError("model at this address", message)
+    return ModelError(f"The model's address refused: {message}")
+
+
+def _unreachable(error: Exception) -> AmenableError:
+    return ModelError(f"The model's address does not answer ({type(error).__name__}).")

@@ -1,0 +1,1 @@
+"""Networks, with their tokenizer and chat form."""

@@ -1,0 +1,88 @@
+"""The vocabulary head on scored rows only: log-probabilities with their gradient, row by row.
+
+The head is most of a small model's arithmetic, so it is computed for the rows that a loss looks
+at and nowhere else, in chunks of rows, each with the whole vocabulary (so that no partial sum is
+rounded), with fp32 statistics. The head's weights are frozen but for the marker rows; then
+
+    d log p(y) / dh = w_y - sum_v p(v) w_v
+
+is formed in the same pass (4 FLOPs per head weight and row), and backward is one multiplication.
+"""
+
+# Shapes: R = scored rows, H = hidden width, V = vocabulary, M = marker rows.
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+CHUNK_ROWS = 192
+
+
+def apply_markers(logits_RV: Tensor, hidden_RH: Tensor, ids_M: Tensor, rows_MH: Tensor) -> None:
+    """Put the trained rows' logits in the place of the frozen ones."""
+    logits_RV[:, ids_M] = (hidden_RH @ rows_MH.T).to(logits_RV.dtype)
+
+
+class _ScoredLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_RH: Tensor,
+        weight_VH: Tensor,
+        targets_R: Tensor,
+        ids_M: Tensor,
+        rows_MH: Tensor,
+    ) -> Tensor:
+        log_probs_R = hidden_RH.new_empty(len(hidden_RH), dtype=torch.float32)
+        needs_grad = any(ctx.needs_input_grad)
+        slope_RH = torch.empty_like(hidden_RH) if needs_grad else None
+        marker_RM = hidden_RH.new_empty(len(hidden_RH), len(ids_M)) if needs_grad else None
+        for start in range(0, len(hidden_RH), CHUNK_ROWS):
+            here = slice(start, start + CHUNK_ROWS)
+            logits_rV = hidden_RH[here] @ weight_VH.T
+            if len(ids_M):
+                apply_markers(logits_rV, hidden_RH[here], ids_M, rows_MH)
+            scores_rV = logits_rV.float()
+            targets_r1 = targets_R[here, None]
+            top_r1 = scores_rV.amax(-1, keepdim=True)
+            target_r1 = scores_rV.gather(-1, targets_r1) - top_r1
+            weights_rV = scores_rV.sub_(top_r1).exp_()
+            sum_r1 = weights_rV.sum(-1, keepdim=True)
+            log_probs_R[here] = (target_r1 - sum_r1.log())[:, 0]
+            if slope_RH is not None and marker_RM is not None:
+                probs_rV = weights_rV.div_(sum_r1.neg_())
+                probs_rV.scatter_add_(-1, targets_r1, torch.ones_like(sum_r1))
+                grad_rV = logits_rV.copy_(probs_rV)  # back into the model's precision
+                marker_RM[here] = grad_rV[:, ids_M]
+                if len(ids_M):
+                    grad_rV[:, ids_M] = 0
+                slope_RH[here] = grad_rV @ weight_VH
+                if len(ids_M):
+                    slope_RH[here] += marker_RM[here] @ rows_MH
+        if needs_grad:
+            ctx.save_for_backward(slope_RH, marker_RM, hidden_RH)
+        return log_probs_R
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_R,) = grads
+        slope_RH, marker_RM, hidden_RH = cast("tuple[Tensor, ...]", ctx.saved_tensors)
+        scale_R1 = grad_R[:, None].to(slope_RH.dtype)
+        rows_grad_MH = None
+        if ctx.needs_input_grad[4]:
+            rows_grad_MH = (marker_RM * scale_R1).T @ hidden_RH
+        return slope_RH * scale_R1, None, None, None, rows_grad_MH
+
+
+def scored_log_probs(
+    hidden_RH: Tensor, weight_VH: Tensor, targets_R: Tensor, ids_M: Tensor, rows_MH: Tensor
+) -> Tensor:
+    """Log-probability of each row's target, in nats (fp32).
+
+    `weight_VH` is frozen; rows `ids_M` of it are replaced by `rows_MH`, which get gradients.
+    """
+    if not torch.is_grad_enabled():
+        # Inside the function it cannot be seen that nobody wants the slope, half of the work.
+        hidden_RH, rows_MH = hidden_RH.detach(), rows_MH.detach()
+    return cast("Tensor", _ScoredLogProbs.apply(hidden_RH, weight_VH, targets_R, ids_M, rows_MH))

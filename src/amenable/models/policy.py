@@ -1,0 +1,140 @@
+"""A policy: a frozen backbone, the adapters on it, its tokenizer and chat form, together."""
+
+# Shapes: B = rows, T = tokens, R = scored rows, H = hidden width, V = vocabulary.
+
+import json
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from amenable.chat.encode import Encoder
+from amenable.chat.template import chat_form
+from amenable.models.adapters import AdapterSet
+from amenable.models.head import scored_log_probs
+from amenable.models.norms import use_lean_norms
+from amenable.records.errors import ModelError
+
+INFO_FILE = "amenable.json"
+
+
+def compute_dtype() -> torch.dtype:
+    """bf16 where this machine multiplies it natively, else fp32; never fp16 (Gemma overflows)."""
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    capability = torch.backends.cpu.get_cpu_capability()
+    has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # pyright: ignore[reportPrivateUsage]
+    return torch.bfloat16 if has_bf16 and capability.startswith("AVX512") else torch.float32
+
+
+def load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """A frozen causal language model from safetensors; code in the folder is never run."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no model: there is no config.json in it.")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder} holds no weights in safetensors form, the only one read here.")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        network = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"The model in {folder} cannot be loaded: {reason}") from error
+    except Exception as error:  # the native safetensors reader has its own class
+        raise ModelError(f"The model in {folder} is broken: {error}") from error
+    network.requires_grad_(requires_grad=False)
+    use_lean_norms(network)
+    return cast("PreTrainedModel", network.eval())
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`network` is shared by all adapters on it; `encoder` speaks the chat form of its family."""
+
+    network: PreTrainedModel
+    adapters: AdapterSet
+    folder: Path
+
+    @classmethod
+    def load(cls, folder: Path, dtype: torch.dtype | None = None) -> "Policy":
+        network = load_network(folder, dtype or compute_dtype())
+        return cls(network, AdapterSet(network), folder)
+
+    @staticmethod
+    def read_info(folder: Path) -> dict[str, Any]:
+        """What the library noted beside the weights; nothing for a folder from elsewhere."""
+        path = folder / INFO_FILE
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def encoder(self, form_name: str) -> Encoder:
+        config = self.network.config
+        eos = config.eos_token_id
+        return Encoder.load(
+            self.folder,
+            chat_form(form_name),
+            begin=self._begin_token(),
+            end_of_text=eos[0] if isinstance(eos, list) else eos,
+        )
+
+    def _begin_token(self) -> int | None:
+        """Only families that were trained with one want it; Gemma and Llama 3 do."""
+        wants_it = self.network.config.model_type.startswith(("gemma", "llama4"))
+        vocabulary = self.network.config.vocab_size
+        wants_it = wants_it or (self.network.config.model_type == "llama" and vocabulary > 100_000)
+        return self.network.config.bos_token_id if wants_it else None
+
+    @property
+    def head_weight(self) -> Tensor:
+        return cast("Tensor", cast("Any", self.network.get_output_embeddings()).weight)
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.network.base_model
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def using(self, adapter: str | None) -> AbstractContextManager[None]:
+        return self.adapters.using(adapter)
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """Last hidden states [B, T, H] of right-padded rows.
+
+        Right padding needs no mask: a causal model's real tokens never look at what follows them.
+        """
+        return cast("Tensor", self.backbone(input_ids=tokens_BT, use_cache=False)[0])
+
+    def log_probs(self, hidden_RH: Tensor, targets_R: Tensor) -> Tensor:
+        """Log-probability of each target token, in nats, fp32."""
+        ids_M, rows_MH = self.adapters.active_markers()
+        return scored_log_probs(hidden_RH, self.head_weight, targets_R, ids_M, rows_MH)
+
+    def is_adapter(self, name: str) -> bool:
+        """Whether what was trained is a small update; else whole layers were."""
+        return self.adapters.shapes[name].rank > 0
+
+    def trained_parameters(self, name: str, *, whole_layers: bool) -> dict[str, nn.Parameter]:
+        """What an optimizer changes: the adapter and marker rows, and every layer if asked.
+
+        The embedding stays frozen but for the marker rows: it is most of a small model, and a
+        few demonstrations teach it nothing.
+        """
+        found = self.adapters.parameters(name)
+        if whole_layers:
+            frozen = {id(self.head_weight), id(self.network.get_input_embeddings().weight)}
+            found |= {
+                path: parameter
+                for path, parameter in self.network.named_parameters()
+                if id(parameter) not in frozen
+            }
+        return found
+
+    def num_trained(self, name: str) -> int:
+        found = self.trained_parameters(name, whole_layers=not self.is_adapter(name))
+        return sum(parameter.numel() for parameter in found.values())

@@ -1,0 +1,153 @@
+"""The knobs of every stage: type, default and one sentence each, readable without torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from amenable.records.errors import ConfigError
+
+
+def _at_least(field_name: str, value: float, least: float) -> None:
+    if value < least:
+        raise ConfigError(field_name, value, must=f"be at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    rank: int = 16
+    """Width of the trained low-rank update; more learns more and takes more memory."""
+    alpha: float = 32.0
+    """Strength of the update; it is multiplied by alpha / rank."""
+
+    def __post_init__(self) -> None:
+        _at_least("rank", self.rank, 1)
+        if self.alpha <= 0:
+            raise ConfigError("alpha", self.alpha, must="be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """What the training loop itself needs, whatever the method."""
+
+    num_epochs: int = 3
+    """How often every example is seen."""
+    tokens_per_step: int = 1536
+    """Tokens that one optimizer update learns from."""
+    tokens_per_batch: int = 1024
+    """Tokens in memory at once, padding included; smaller needs less memory."""
+    learning_rate: float = 5e-4
+    """Size of each update at its largest."""
+    warmup_share: float = 0.05
+    """Share of the steps during which the learning rate rises."""
+    weight_decay: float = 0.0
+    """Pull of the trained weights towards zero."""
+    max_grad_norm: float = 1.0
+    """Longer gradients are shortened to this."""
+    checkpoint_seconds: float = 60.0
+    """How often the state is saved, so that a killed run goes on from there."""
+
+    def __post_init__(self) -> None:
+        _at_least("num_epochs", self.num_epochs, 1)
+        _at_least("tokens_per_batch", self.tokens_per_batch, 64)
+        _at_least("tokens_per_step", self.tokens_per_step, 64)
+        _at_least("checkpoint_seconds", self.checkpoint_seconds, 0)
+        if self.learning_rate <= 0:
+            raise ConfigError("learning_rate", self.learning_rate, must="be above 0")
+        if not 0 <= self.warmup_share < 1:
+            raise ConfigError("warmup_share", self.warmup_share, must="lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    accept_licence: bool = False
+    """Say that you have read the licence terms and accept them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    method: Literal["lora", "full"] = "lora"
+    """lora trains a small update beside frozen weights; full trains every layer."""
+    train_marker_rows: bool = True
+    """Also train the rows of the chat markers, which a base model never saw."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    max_tokens: int = 512
+    """Longer examples lose their end (and are counted)."""
+    limit: int = 0
+    """Use only the first so many demonstrations, after shuffling; 0 uses all."""
+
+    def __post_init__(self) -> None:
+        _at_least("max_tokens", self.max_tokens, 16)
+        _at_least("limit", self.limit, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    purpose: Literal["improve", "proof"] = "improve"
+    """improve: two replies of one version to judge; proof: blind pairs of two versions."""
+    against: str | None = None
+    """The other version, for proof."""
+    num_prompts: int = 200
+    """How many prompts get a pair of replies."""
+    max_new_tokens: int = 128
+    temperature: float = 0.9
+    """How freely replies are drawn; 0 always takes the likeliest token."""
+    top_p: float = 0.95
+    """Draw only from the likeliest tokens that share this much probability."""
+
+    def __post_init__(self) -> None:
+        _at_least("num_prompts", self.num_prompts, 1)
+        _at_least("max_new_tokens", self.max_new_tokens, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoConfig:
+    beta: float = 0.1
+    """How firmly to stay near the parent model; larger stays nearer."""
+    flip_rate: float = 0.0
+    """Assumed share of choices that are mistakes, at least 0 and below 0.5."""
+    sft_weight: float = 0.2
+    """Weight of plain imitation of the chosen replies beside the preference loss."""
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise ConfigError("beta", self.beta, must="be above 0 (0.1 is a usual start)")
+        if not 0 <= self.flip_rate < 0.5:
+            raise ConfigError("flip_rate", self.flip_rate, must="lie in [0, 0.5)")
+        _at_least("sft_weight", self.sft_weight, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    fit: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            num_epochs=2, tokens_per_step=2048, learning_rate=5e-5, warmup_share=0.1
+        )
+    )
+    max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        _at_least("max_tokens", self.max_tokens, 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    num_ends_prompts: int = 60
+    """Prompts on which it is counted whether replies end by themselves."""
+    num_prompts: int = 0
+    """Evaluation prompts used; 0 uses all."""
+    max_new_tokens: int = 128
+    num_text_tokens: int = 20_000
+    """Plain text read for perplexity."""
+
+    def __post_init__(self) -> None:
+        _at_least("num_ends_prompts", self.num_ends_prompts, 2)
+        _at_least("num_prompts", self.num_prompts, 0)
+        _at_least("max_new_tokens", self.max_new_tokens, 1)
+        _at_least("num_text_tokens", self.num_text_tokens, 256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    form: Literal["merged", "adapter"] = "merged"
+    """merged: one folder that any program loads; adapter: the small update alone (PEFT)."""

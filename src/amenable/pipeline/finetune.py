@@ -1,0 +1,206 @@
+"""The stage that makes version 1: a base model learns to reply from demonstrations."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amenable.chat.batch import cut
+from amenable.chat.encode import Encoder, TokenRow
+from amenable.chat.template import chat_form
+from amenable.generation.engine import Request
+from amenable.generation.local import LocalEngine, Speaker
+from amenable.models.adapters import AdapterShape
+from amenable.models.merge import save_trained
+from amenable.models.policy import INFO_FILE, Policy
+from amenable.pipeline.config import FinetuneConfig
+from amenable.pipeline.engines import family_form
+from amenable.pipeline.knobs import read_config
+from amenable.pipeline.progress import Stopwatch
+from amenable.pipeline.sources import training_conversations
+from amenable.pipeline.stage import Context
+from amenable.records.conversation import Conversation
+from amenable.records.errors import DataError
+from amenable.records.sample import ModelRef, SamplingSettings
+from amenable.records.seeds import seed_for
+from amenable.store import library
+from amenable.store.artifacts import hash_folder, write_whole
+from amenable.store.library import ModelEntry
+from amenable.store.tables import ModelRow
+from amenable.training.finetune import Budget, FinetuneMethod
+from amenable.training.fit import Keeping, OnStep, fit
+from amenable.training.optimizer import MasterWeights
+from amenable.training.state import Progress
+
+LEARNER = "learner"  # the adapter's name while it is trained
+FILM_STEPS = (0, 10, 20, 40)
+FILM_PROMPTS = (
+    "Write a short poem about the sea.",
+    "What is the capital of France? Answer in one short sentence.",
+    "Give me three tips for sleeping better.",
+    "Rewrite politely: Send me the report now.",
+    "Who will win the lottery next week?",
+)
+FILM_SETTINGS = SamplingSettings(max_new_tokens=64)
+
+
+@dataclass(frozen=True)
+class FilmStrip:
+    """Five fixed prompts, answered as training goes on, so that waiting teaches."""
+
+    engine: LocalEngine
+    model: str
+    context: Context
+
+    def frame(self, step: int) -> None:
+        prompts = [Conversation.of(("user", text)) for text in FILM_PROMPTS]
+        requests = [
+            Request(prompt=prompt, model=self.model, settings=FILM_SETTINGS) for prompt in prompts
+        ]
+        replies = [
+            {
+                "prompt": sample.prompt.last_user_text(),
+                "reply": sample.reply,
+                "stop_reason": sample.stop_reason,
+                "log_prob_end": self.engine.end_log_prob(self.model, sample.prompt, sample.reply),
+            }
+            for sample in self.engine.generate(requests)
+        ]
+        self.context.log.film({"step": step, "replies": replies})
+
+
+def finetune(context: Context) -> dict[str, str]:
+    """`inputs.model` is the base; the policy's name is its output."""
+    config = read_config(FinetuneConfig, context.run.config)
+    with context.workspace.database.read() as session:
+        base = library.model(session, context.run.inputs["model"])
+        conversations = [each.conversation for each in training_conversations(session)]
+    base_folder = context.workspace.folder / base.folder
+    form = family_form(base_folder)
+    policy = Policy.load(base_folder)
+    encoder = policy.encoder(form)
+    marker_ids = encoder.marker_ids if config.train_marker_rows else ()
+    if config.method == "lora":
+        shape = AdapterShape(rank=config.lora.rank, alpha=config.lora.alpha, marker_ids=marker_ids)
+        policy.adapters.add(LEARNER, shape, seed=seed_for(context.run.seed, "adapter"))
+    else:
+        policy.adapters.add_markers_only(LEARNER, marker_ids)
+    rows = training_rows(encoder, conversations, config)
+    method = FinetuneMethod(
+        policy,
+        rows,
+        Budget(config.fit.tokens_per_batch, config.fit.tokens_per_step),
+        context.run.seed,
+    )
+    trained = policy.trained_parameters(LEARNER, whole_layers=config.method == "full")
+    weights = MasterWeights(trained, config.fit.weight_decay)
+    speaker = Speaker(ModelRef(LEARNER, base.sha256), policy, LEARNER, encoder)
+    film = FilmStrip(LocalEngine({LEARNER: speaker}), LEARNER, context)
+    key = json.dumps([base.sha256, seed_for(0, repr(rows)), context.run.config], sort_keys=True)
+    keeping = Keeping(
+        folder=context.folder / "checkpoint", key=key, should_stop=context.should_stop
+    )
+    progress = fit(method, weights, config.fit, keeping, on_step(context, film))
+    context.stop_here()
+    film.frame(progress.step)
+    lineage = Lineage(base=base, parent=base, number=1, is_simulated=False)
+    return {"model": keep_policy(context, policy, lineage)}
+
+
+def training_rows(
+    encoder: Encoder, conversations: Sequence[Conversation], config: FinetuneConfig
+) -> list[TokenRow]:
+    """Token rows with something to learn; what is too long loses its end."""
+    if config.limit:
+        order = sorted(range(len(conversations)), key=lambda at: seed_for(config.limit, at))
+        conversations = [conversations[at] for at in order[: config.limit]]
+    rows = [cut(encoder.training_row(each), config.max_tokens) for each in conversations]
+    rows = [row for row in rows if any(row.is_target)]
+    if not rows:
+        raise DataError(f"No demonstration has a reply within {config.max_tokens} tokens.")
+    return rows
+
+
+def on_step(context: Context, film: FilmStrip | None) -> OnStep:
+    """Metrics, progress with the time that is left, and the film strip's frames."""
+    watch: list[Stopwatch] = []
+    tokens_before: list[int] = []
+
+    def heard(progress: Progress, num_steps: int, metrics: dict[str, float]) -> None:
+        if not watch:
+            watch.append(Stopwatch("Training", num_steps, "steps", rate_unit="tokens a second"))
+            tokens_before.append(progress.tokens)
+            context.log.go_back_to(progress.step)
+        if metrics:
+            context.log.metrics(progress.step, metrics)
+        tokens = progress.tokens - tokens_before[0]
+        context.log.progress(watch[0].at(progress.step, amount=tokens))
+        is_new = bool(metrics) or progress.step == 0
+        if film is not None and is_new and progress.step in FILM_STEPS:
+            film.frame(progress.step)
+
+    return heard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Where a new version comes from."""
+
+    base: ModelRow
+    parent: ModelRow
+    number: int
+    is_simulated: bool
+    """Whether simulated judgements went into it; a parent's are passed on."""
+
+
+def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
+    """Save the trained policy into the library, whole or not at all, and give its name."""
+    workspace, base, parent = context.workspace, lineage.base, lineage.parent
+    with workspace.database.read() as session:
+        name = library.free_name(session, f"{base.name}-instruct-{lineage.number}")
+    folder = workspace.library / name
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    form = family_form(workspace.folder / base.folder)
+    save_trained(policy, LEARNER, unfinished, base.name, chat_form(form))
+    info = {
+        "family_form": form,
+        "base_sha256": base.sha256,
+        "parent": parent.name,
+        "parent_sha256": parent.sha256,
+        "run": context.run.id,
+    }
+    write_whole(unfinished / INFO_FILE, (json.dumps(info, indent=1) + "\n").encode())
+    _carry_licence(workspace.folder / base.folder, unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+    is_adapter = policy.is_adapter(LEARNER)
+    entry = ModelEntry(
+        name=name,
+        sha256=hash_folder(folder),
+        kind="policy",
+        chat_form=form,
+        licence=base.licence,
+        origin=f"trained here from {parent.name}",
+        folder=folder.relative_to(workspace.folder).as_posix(),
+        parent=parent.name,
+        base=base.name if is_adapter else None,
+        run_id=context.run.id,
+        is_simulated=parent.is_simulated or lineage.is_simulated,
+        info={
+            "num_parameters": policy.num_parameters,
+            "num_trained": policy.num_trained(LEARNER),
+            "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+            "terms": base.info.get("terms", ""),
+        },
+    )
+    with workspace.database.write() as session:
+        library.add_model(session, entry)
+    return name
+
+
+def _carry_licence(base_folder: Path, folder: Path) -> None:
+    terms = base_folder / "LICENCE.txt"
+    if terms.is_file():
+        shutil.copyfile(terms, folder / "LICENCE.txt")

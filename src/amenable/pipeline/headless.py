@@ -1,0 +1,99 @@
+"""The whole loop without a person: scripted judges stand in, and everything says so."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from amenable.pipeline import loop
+from amenable.pipeline.config import AlignConfig, PrepareConfig
+from amenable.pipeline.loop import LoopState
+from amenable.pipeline.simulate import judge_what_waits
+from amenable.pipeline.stage import Stage, execute, resume
+from amenable.records.errors import AmenableError
+from amenable.records.run import Run
+from amenable.store import runs
+from amenable.store.workspace import Workspace
+
+RESULT_FILE = "result.json"
+SECONDS_OF = ("prepare", "finetune", "sample", "align", "compare")
+
+
+class UnfinishedError(AmenableError):
+    """A run of the loop failed; the loop goes on from there at the next start."""
+
+
+def run_headless(
+    workspace: Workspace,
+    stages: Mapping[str, Stage],
+    prepare: PrepareConfig,
+    *,
+    base: str,
+    on_run: Callable[[Run], None],
+    should_leave: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """From nothing, or from where it stood, to the report; gives the one result object.
+
+    After `should_leave` the run at work stops at its next safe point, as an UnfinishedError.
+    """
+    with workspace.database.write() as session:
+        loop.begin(session, prepare, base=base)
+    _take_up_again(workspace)
+    while (run := _next_run(workspace)) is not None:
+        on_run(run)
+        ended = execute(workspace, run.id, stages, should_leave=should_leave)
+        if ended.status != "done":
+            raise UnfinishedError(
+                f"Run {ended.id} {ended.status}: {ended.error or 'it was asked to'}. "
+                "Start again to go on from there."
+            )
+    return _summary(workspace)
+
+
+def _take_up_again(workspace: Workspace) -> None:
+    """What failed, was stopped or lost its worker is tried once more."""
+    with workspace.database.write() as session:
+        runs.requeue_orphans(session, lambda _: False)
+        unfinished = runs.list_runs(session, statuses=("failed", "stopped"), limit=100)
+    for run in unfinished:
+        resume(workspace, run.id)
+
+
+def _next_run(workspace: Workspace) -> Run | None:
+    with workspace.database.write() as session:
+        waiting = runs.list_runs(session, statuses=("queued",), limit=1)
+        if not waiting and _follow(session) is not None:
+            waiting = runs.list_runs(session, statuses=("queued",), limit=1)
+    return waiting[0] if waiting else None
+
+
+def _follow(session: Session) -> str | None:
+    """Judge what waits, go on with the loop, and press Improve once there is enough."""
+    judge_what_waits(session, loop.DEFAULT_SEED)
+    queued = loop.advance(session)
+    if queued is not None:
+        return queued
+    if LoopState.of(session).step("improve").status == "next":
+        return loop.improve(session, AlignConfig())
+    return None
+
+
+def _summary(workspace: Workspace) -> dict[str, Any]:
+    with workspace.database.read() as session:
+        state = LoopState.of(session)
+        done = runs.list_runs(session, statuses=("done",), limit=1000)
+    compare = next(run for run in done if run.stage == "compare")
+    path = workspace.run_folder(compare.id) / RESULT_FILE
+    result = json.loads(path.read_text(encoding="utf-8"))
+    seconds = {
+        stage: round(sum(run.seconds or 0 for run in done if run.stage == stage), 1)
+        for stage in SECONDS_OF
+    }
+    return {
+        "workspace": str(workspace.folder),
+        "simulated_people": True,
+        "models": {"base": state.base, "policy_1": state.policy_1, "policy_2": state.policy_2},
+        "seconds": seconds,
+        "compare": {"rows": result["rows"]},
+    }

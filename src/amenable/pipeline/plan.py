@@ -1,0 +1,215 @@
+"""Memory, download and minutes of each stage on this machine, from a ten-second probe."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from sqlalchemy.orm import Session
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from amenable.models.catalogue import KNOWN_MODELS
+from amenable.models.head import CHUNK_ROWS
+from amenable.models.policy import compute_dtype
+from amenable.pipeline.config import AlignConfig, CompareConfig, FinetuneConfig, SampleConfig
+from amenable.records.errors import ModelError
+from amenable.store import library, settings
+from amenable.store.workspace import Workspace
+
+PLAN_KEY = "plan"
+PROBE_SECONDS = 2.0
+# Shares of the probed rate that our loops reach, as measured on two cores (docs/experiments.md).
+TRAINING_SHARE, DECODING_SHARE, READING_SHARE = 0.45, 0.12, 0.4
+ACTIVATION_BYTES = 44  # per token, layer and unit of hidden width, in training
+# What the starter set holds, in tokens of Gemma: the plan's measure of work.
+DEMONSTRATION_TOKENS, DEMONSTRATION_TARGETS, REPLY_TOKENS, PROMPT_TOKENS = 75_000, 41_000, 60, 70
+EVALUATION_PROMPTS, EVALUATION_REPLY_TOKENS = 152, 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What decides the cost of a model."""
+
+    backbone: int
+    head: int
+    hidden: int
+    layers: int
+    vocabulary: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    cores: int
+    memory_bytes: int
+    gflops: float
+    dtype: str
+    gpu: str | None
+    """The name of an idle GPU that this torch cannot use, or of the one it uses."""
+    gpu_is_used: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlan:
+    seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    model: str
+    machine: Machine
+    download_bytes: int
+    finetune: StagePlan
+    sample: StagePlan
+    align: StagePlan
+    compare: StagePlan
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def total_seconds(self) -> float:
+        stages = (self.finetune, self.sample, self.align, self.compare)
+        return sum(stage.seconds for stage in stages)
+
+    @property
+    def fits(self) -> bool:
+        stages = (self.finetune, self.sample, self.align, self.compare)
+        return max(stage.memory_bytes for stage in stages) < self.machine.memory_bytes
+
+
+def make_plan(workspace: Workspace, name: str) -> Plan:
+    """Probe this machine and say what the loop with `name` costs here; kept for the pages."""
+    machine = probe()
+    shape, download = shape_of(workspace, name)
+    plan = estimate(name, shape, machine, download)
+    with workspace.database.write() as session:
+        settings.put(session, PLAN_KEY, _as_setting(plan))
+    return plan
+
+
+def _as_setting(plan: Plan) -> dict[str, Any]:
+    stages = {stage: asdict(getattr(plan, stage)) for stage in ("finetune", "sample", "align")}
+    return {"model": plan.model, "compare": asdict(plan.compare), **stages}
+
+
+def shape_of(workspace: Workspace, name: str) -> tuple[Shape, int]:
+    """A model's sizes and what is still to be downloaded; no weights are read."""
+    with workspace.database.read() as session:
+        folder = _library_folder(session, workspace, name)
+    known = KNOWN_MODELS.get(name)
+    if folder is None and known is not None:
+        return Shape(**known.shape), known.download_bytes
+    shape = _shape_from_config(folder or Path(name))
+    is_here = folder is not None or Path(name).is_dir()
+    return shape, 0 if is_here else 2 * (shape.backbone + shape.head)
+
+
+def _library_folder(session: Session, workspace: Workspace, name: str) -> Path | None:
+    found = {row.name: row for row in library.models(session)}.get(name)
+    if found is None:
+        return None
+    base = found if found.base is None else library.model(session, found.base)
+    return workspace.folder / base.folder
+
+
+def _shape_from_config(place: Path) -> Shape:
+    try:
+        config = AutoConfig.from_pretrained(str(place), trust_remote_code=False)
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # hub, network and config readers each have their own classes
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{place} is no model that can be planned for: {reason} "
+            "Name a model of the library, a folder or a hub id."
+        ) from error
+    head = network.get_output_embeddings().weight
+    total = sum(parameter.numel() for parameter in network.parameters())
+    embeddings = {id(head): head, id(network.get_input_embeddings().weight): head}
+    return Shape(
+        backbone=total - len(embeddings) * head.numel(),
+        head=head.numel(),
+        hidden=int(config.hidden_size),
+        layers=int(config.num_hidden_layers),
+        vocabulary=int(config.vocab_size),
+    )
+
+
+def probe() -> Machine:
+    """The rate of matrix products as training makes them, in the precision that is used here."""
+    dtype = compute_dtype()
+    left, right = torch.randn(1024, 640).to(dtype), torch.randn(640, 2048).to(dtype)
+    product = left @ right  # the first call also sets up the kernels
+    began, rounds = time.perf_counter(), 0
+    while time.perf_counter() - began < PROBE_SECONDS:
+        torch.mm(left, right, out=product)
+        rounds += 1
+    seconds = time.perf_counter() - began
+    return Machine(
+        cores=psutil.cpu_count(logical=False) or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        gflops=2 * 1024 * 640 * 2048 * rounds / seconds / 1e9,
+        dtype=str(dtype).removeprefix("torch."),
+        gpu=find_gpu(),
+        gpu_is_used=torch.cuda.is_available(),
+    )
+
+
+def find_gpu() -> str | None:
+    """The GPU of this machine, also when this build of torch cannot use it."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("Model:"):
+                return line.removeprefix("Model:").strip()
+    return None
+
+
+def estimate(name: str, shape: Shape, machine: Machine, download_bytes: int) -> Plan:
+    """The arithmetic of each stage divided by the rate that our loops reach of the probed one.
+
+    4 FLOPs per backbone weight and token, 4 per head weight and scored row in LoRA training;
+    2 and 2 where a model only reads or writes.
+    """
+    flops = machine.gflops * 1e9
+    finetune, sample, align = FinetuneConfig(), SampleConfig(), AlignConfig()
+    learnt = finetune.fit.num_epochs * (
+        4 * shape.backbone * DEMONSTRATION_TOKENS + 4 * shape.head * DEMONSTRATION_TARGETS
+    )
+    replies = 2 * sample.num_prompts
+    reply_tokens = replies * REPLY_TOKENS
+    drawn = 2 * (shape.backbone + shape.head) * reply_tokens
+    pair_tokens = reply_tokens + replies * PROMPT_TOKENS
+    aligned = (align.fit.num_epochs + 0.5) * (
+        4 * shape.backbone * pair_tokens + 4 * shape.head * reply_tokens
+    )
+    compared_tokens = 4 * EVALUATION_PROMPTS * EVALUATION_REPLY_TOKENS
+    read = 3 * CompareConfig().num_text_tokens * 2 * (shape.backbone + shape.head)
+    compared = 2 * (shape.backbone + shape.head) * compared_tokens
+    reading = memory_needed(shape, training_tokens=0)
+    training = memory_needed(shape, training_tokens=finetune.fit.tokens_per_batch)
+    return Plan(
+        model=name,
+        machine=machine,
+        download_bytes=download_bytes,
+        finetune=StagePlan(seconds=learnt / flops / TRAINING_SHARE, memory_bytes=training),
+        sample=StagePlan(seconds=drawn / flops / DECODING_SHARE, memory_bytes=reading),
+        align=StagePlan(seconds=aligned / flops / TRAINING_SHARE, memory_bytes=training),
+        compare=StagePlan(
+            seconds=compared / flops / DECODING_SHARE + read / flops / READING_SHARE,
+            memory_bytes=reading,
+        ),
+    )
+
+
+def memory_needed(shape: Shape, *, training_tokens: int) -> int:
+    """Weights in bf16, one chunk of the head, what backward keeps, and the program itself."""
+    program = 700_000_000
+    weights = 2 * (shape.backbone + shape.head)
+    head_chunk = CHUNK_ROWS * shape.vocabulary * 10
+    kept = training_tokens * shape.layers * shape.hidden * ACTIVATION_BYTES
+    return program + weights + head_chunk + kept

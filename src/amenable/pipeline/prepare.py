@@ -1,0 +1,138 @@
+"""Bring a model into the library: fetched, checked, its terms accepted, converted once."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from amenable.models.catalogue import KNOWN_MODELS, KnownModel
+from amenable.models.fetch import fetch
+from amenable.models.load import ModelFacts, OnStep, convert_gguf, copy_folder, from_hub
+from amenable.pipeline.config import PrepareConfig
+from amenable.pipeline.knobs import read_config
+from amenable.pipeline.licences import accept_licence, is_accepted
+from amenable.pipeline.progress import Progress
+from amenable.pipeline.sources import install_starter
+from amenable.pipeline.stage import Context
+from amenable.records.errors import NotAllowedError
+from amenable.store import library
+from amenable.store.artifacts import hash_folder, write_whole
+from amenable.store.library import ModelEntry
+from amenable.store.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """What is known before the model is there."""
+
+    name: str
+    kind: str
+    licence: str
+    terms: str
+    origin: str
+
+
+def prepare(context: Context) -> dict[str, str]:
+    """`inputs.model` is a known name, a hub id, a folder or a GGUF file."""
+    config = read_config(PrepareConfig, context.run.config)
+    wanted = context.run.inputs["model"]
+    known = KNOWN_MODELS.get(wanted)
+    if known is not None and config.accept_licence:
+        with context.workspace.database.write() as session:
+            accept_licence(session, known)
+    install_starter(context.workspace)
+    return {"model": add_model(context.workspace, wanted, _steps(context), context.run.id)}
+
+
+def _steps(context: Context) -> OnStep:
+    began = datetime.now(UTC)
+    said: list[str] = []
+
+    def on_step(doing: str) -> None:
+        context.stop_here()
+        said.append(doing)
+        spent = (datetime.now(UTC) - began).total_seconds()
+        context.log.progress(
+            Progress(doing=doing, done=len(said), total=9, unit="steps", seconds_spent=spent)
+        )
+
+    return on_step
+
+
+def add_model(workspace: Workspace, wanted: str, on_step: OnStep, run_id: str | None = None) -> str:
+    """Put a model into the library and give its name there; what is there already stays."""
+    known = KNOWN_MODELS.get(wanted)
+    with workspace.database.read() as session:
+        rows = {row.name: row for row in library.models(session)}
+    if wanted in rows:
+        return wanted
+    source = _source(wanted, known)
+    with workspace.database.read() as session:
+        needs_leave = known is not None and not is_accepted(session, known.name)
+    if known is not None and needs_leave:
+        raise NotAllowedError(
+            f"{known.title} comes under the {known.licence}. {known.terms} "
+            "Accept them with --accept-licence, or on the Home page."
+        )
+    with workspace.database.read() as session:
+        name = library.free_name(session, source.name)
+    folder = workspace.library / name
+    facts = _bring(workspace, wanted, known, folder, on_step)
+    write_whole(folder / "LICENCE.txt", f"{source.licence}\n\n{source.terms}\n".encode())
+    on_step("Taking its fingerprint")
+    sha256 = hash_folder(folder)
+    entry = ModelEntry(
+        name=name,
+        sha256=sha256,
+        kind=source.kind,
+        chat_form="plain" if source.kind == "base" else facts.family_form,
+        licence=source.licence,
+        origin=source.origin,
+        folder=folder.relative_to(workspace.folder).as_posix(),
+        run_id=run_id,
+        info={
+            "num_parameters": facts.num_parameters,
+            "family_form": facts.family_form,
+            "architecture": facts.architecture,
+            "bytes": sum(path.stat().st_size for path in folder.iterdir()),
+            "terms": source.terms,
+        },
+    )
+    with workspace.database.write() as session:
+        library.add_model(session, entry)
+    return name
+
+
+def _source(wanted: str, known: KnownModel | None) -> _Source:
+    if known is not None:
+        return _Source(
+            name=known.name,
+            kind=known.kind,
+            licence=known.licence,
+            terms=known.terms,
+            origin=known.origin,
+        )
+    name = Path(wanted).name.removesuffix(".gguf")
+    cleaned = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+    # Publishers mark what is finetuned; everything else is taken as a base.
+    is_ready = any(mark in cleaned.lower() for mark in ("instruct", "chat", "-it"))
+    return _Source(
+        name=cleaned.lower().lstrip("._-")[:80] or "model",
+        kind="instruct" if is_ready else "base",
+        licence="not stated",
+        terms="The terms of this model were not read; its publisher's apply.",
+        origin=wanted,
+    )
+
+
+def _bring(
+    workspace: Workspace, wanted: str, known: KnownModel | None, folder: Path, on_step: OnStep
+) -> ModelFacts:
+    if known is not None:
+        workspace.size_check(2 * known.download_bytes + known.disk_bytes)
+        return convert_gguf(fetch(known, workspace.downloads, on_step), folder, on_step)
+    path = Path(wanted)
+    if path.is_dir():
+        return copy_folder(path, folder, on_step)
+    if path.is_file() or wanted.endswith(".gguf"):
+        return convert_gguf(path, folder, on_step)
+    return from_hub(wanted, folder, on_step)

@@ -1,0 +1,111 @@
+"""Which demonstrations and prompts a workspace trains with: the starter set, one's own, or both."""
+
+from dataclasses import asdict, dataclass
+
+from sqlalchemy.orm import Session
+
+from amenable.datasets.examples import ConversationExample, PromptExample
+from amenable.feedback import export
+from amenable.records.errors import DataError, NotFoundError
+from amenable.starter import load as starter
+from amenable.starter.load import STARTER_LICENCE, fingerprint
+from amenable.store import library, settings
+from amenable.store.library import DatasetEntry
+from amenable.store.workspace import Workspace
+
+SETTING = "sources"
+STARTER_DEMONSTRATIONS, STARTER_PROMPTS = "starter-demonstrations", "starter-prompts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Names of data sets."""
+
+    demonstrations: tuple[str, ...] = (STARTER_DEMONSTRATIONS,)
+    prompts: tuple[str, ...] = (STARTER_PROMPTS,)
+
+    @classmethod
+    def of(cls, session: Session) -> "Sources":
+        kept = settings.get(session, SETTING, {})
+        return cls(**{key: tuple(value) for key, value in kept.items()})
+
+    def keep(self, session: Session) -> None:
+        if not self.demonstrations or not self.prompts:
+            raise DataError("Name at least one set of demonstrations and one of prompts.")
+        for name in (*self.demonstrations, *self.prompts):
+            if name not in (STARTER_DEMONSTRATIONS, STARTER_PROMPTS):
+                library.dataset(session, name)
+        settings.put(session, SETTING, asdict(self))
+
+
+def install_starter(workspace: Workspace) -> None:
+    """Put the starter set into the library, as any other data set, once."""
+    sets = {
+        STARTER_DEMONSTRATIONS: ("messages", [each.to_json() for each in starter.demonstrations()]),
+        STARTER_PROMPTS: (
+            "prompt",
+            [
+                PromptExample(
+                    conversation=each.conversation,
+                    key=each.key,
+                    family=each.family,
+                    checks=each.checks,
+                ).to_json()
+                for each in starter.feedback_prompts()
+            ],
+        ),
+    }
+    with workspace.database.write() as session:
+        for name, (kind, bodies) in sets.items():
+            if _is_there(session, name):
+                continue
+            entry = DatasetEntry(
+                name=name,
+                sha256=fingerprint(bodies),
+                kind=kind,
+                source="written for Amenable; ships with it",
+                licence=STARTER_LICENCE,
+            )
+            library.add_dataset(session, entry, bodies)
+
+
+def _is_there(session: Session, name: str) -> bool:
+    try:
+        library.dataset(session, name)
+    except NotFoundError:
+        return False
+    return True
+
+
+def training_conversations(session: Session) -> list[ConversationExample]:
+    """What finetuning learns from: sealed rows are left out, mended replies come in."""
+    found = [
+        ConversationExample.from_json(body)
+        for name in Sources.of(session).demonstrations
+        for body in library.examples(session, name)
+    ]
+    found += [
+        ConversationExample(conversation=each.conversation, family=each.family)
+        for each in export.mended_demonstrations(session)
+    ]
+    if not found:
+        raise DataError("There is no demonstration to learn from. Import some on the Data page.")
+    return found
+
+
+def feedback_prompts(session: Session) -> list[PromptExample]:
+    """What people judge replies to; sealed prompts are left out."""
+    return _prompts(session, exam=False)
+
+
+def exam_prompts(session: Session) -> list[PromptExample]:
+    """Sealed prompts of one's own: compare reads them, no training run does."""
+    return _prompts(session, exam=True)
+
+
+def _prompts(session: Session, *, exam: bool) -> list[PromptExample]:
+    return [
+        PromptExample.from_json(body)
+        for name in Sources.of(session).prompts
+        for body in library.examples(session, name, exam=exam)
+    ]

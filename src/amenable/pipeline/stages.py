@@ -1,0 +1,18 @@
+"""The table of stages: what a worker can run. Importing it needs torch."""
+
+from amenable.pipeline.align import align
+from amenable.pipeline.compare import compare
+from amenable.pipeline.finetune import finetune
+from amenable.pipeline.prepare import prepare
+from amenable.pipeline.report import report
+from amenable.pipeline.sample import sample
+from amenable.pipeline.stage import Stage
+
+STAGES: dict[str, Stage] = {
+    "prepare": prepare,
+    "finetune": finetune,
+    "sample": sample,
+    "align": align,
+    "compare": compare,
+    "report": report,
+}

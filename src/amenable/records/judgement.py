@@ -1,0 +1,69 @@
+"""What people say about replies: choices between two, mended and written replies, thumbs."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from amenable.records.conversation import Conversation
+from amenable.records.sample import Sample
+
+Choice = Literal["left", "right", "tie", "both_bad"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+
+
+class Preference(NamedTuple):
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One person's choice between two replies to one prompt.
+
+    `left` and `right` are the sides of the screen, not model names: sides are shuffled, so that a
+    habit of clicking left stays visible.
+    """
+
+    prompt: Conversation
+    left: str
+    right: str
+    choice: Choice
+    person: str
+    is_simulated: bool
+    seconds_spent: float
+    mended: str | None = None
+    """The better reply as this person mended it: a chosen reply and a demonstration."""
+
+    def preference(self) -> Preference | None:
+        """Who won; None for a tie or both bad, which train nothing here yet are counted.
+
+        >>> prompt = Conversation.of(("user", "Hi"))
+        >>> Comparison(prompt=prompt, left="Hello!", right="Hi Hi Hi", choice="left", person="Ada",
+        ...            is_simulated=False, seconds_spent=4.0).preference()
+        Preference(chosen='Hello!', rejected='Hi Hi Hi')
+        """
+        match self.choice:
+            case "left":
+                return Preference(chosen=self.left, rejected=self.right)
+            case "right":
+                return Preference(chosen=self.right, rejected=self.left)
+            case "tie" | "both_bad":
+                return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstration:
+    """A conversation whose last reply a person wrote or mended."""
+
+    conversation: Conversation
+    family: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Thumbs up or down on one sample, with an optional reason."""
+
+    sample: Sample
+    is_good: bool
+    person: str
+    reason: str = ""

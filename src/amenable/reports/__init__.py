@@ -1,0 +1,1 @@
+"""Scores and runs in, pages and pictures out."""

@@ -1,0 +1,114 @@
+"""A model card in Markdown: base and terms, data, training, what was measured, and the limits."""
+
+from collections.abc import Mapping
+
+from amenable.records.measurement import Difference, Row
+from amenable.reports.numbers import interval_text, p_text, signed, value_text, verdict
+from amenable.reports.result import Result
+
+SIMULATED = (
+    "Simulated people judged in place of real ones. What this card says of votes and preferences "
+    "shows that the loop works, and nothing about what people want."
+)
+LIMITS = (
+    "A small model learns manners from feedback, not knowledge: it can be wrong in a fluent voice.",
+    "Measured on English requests of the kinds named above; elsewhere nothing is known.",
+    "Checks are rules: they see form, not truth, taste or harm.",
+    "No test of safety, bias or privacy was made.",
+)
+
+
+def model_card(result: Result, name: str) -> str:
+    """The card of one of the compared models."""
+    lineage = result.lineage[name]
+    sections = [
+        f"# {_cell(name)}",
+        _cell(result.headline),
+        f"> **Simulated.** {SIMULATED}" if result.simulated_people else "",
+        _facts("What it is", {"trained from": lineage.parent or "", **lineage.facts}),
+        _ancestors(result, name),
+        _measured(result, name),
+        _measuring(result),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in (*LIMITS, *_weakest(result, name))),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _ancestors(result: Result, name: str) -> str:
+    """Parent, grandparent …, with the terms that came down from them."""
+    said: list[str] = []
+    parent = result.lineage[name].parent
+    while parent is not None and parent in result.lineage and len(said) < len(result.lineage):
+        said.append(_facts(f"From: {_cell(parent)}", result.lineage[parent].facts))
+        parent = result.lineage[parent].parent
+    return "\n\n".join(said)
+
+
+def _facts(title: str, facts: Mapping[str, str]) -> str:
+    lines = [f"- **{_cell(about)}:** {_cell(fact)}" for about, fact in facts.items() if fact]
+    return f"## {title}\n\n" + "\n".join(lines) if lines else ""
+
+
+def _measured(result: Result, name: str) -> str:
+    rows = [row for row in result.rows if name in row.values and "/" not in row.metric]
+    lines = [
+        "| measure | better | n | value (95 % interval) | difference |",
+        "| --- | --- | --- | --- | --- |",
+        *(_line(row, name) for row in rows),
+    ]
+    return "## What was measured\n\n" + "\n".join(lines)
+
+
+def _line(row: Row, name: str) -> str:
+    found = row.values[name]
+    value = value_text(found.value, row.unit)
+    low, high = value_text(found.low, row.unit), value_text(found.high, row.unit)
+    said = "; ".join(_difference(row, each) for each in row.differences if each.model == name)
+    better = {"neither": "–"}.get(row.better, row.better)
+    return (
+        f"| {_cell(row.title)} | {better} | {row.n} | {value} ({low} to {high}) | {said or '–'} |"
+    )
+
+
+def _difference(row: Row, found: Difference) -> str:
+    return (
+        f"{signed(found.value, row.unit)} "
+        f"({interval_text(found.low, found.high, row.unit)}; {p_text(found.p)}) "
+        f"against {_cell(found.against)}: {verdict(found, row.better)}"
+    )
+
+
+def _measuring(result: Result) -> str:
+    settings = result.settings
+    return _facts(
+        "How it was measured",
+        {
+            "when": settings.measured_at,
+            "prompts": f"{settings.num_prompts}: {settings.prompts_origin}",
+            "licence of the prompts": settings.prompts_licence,
+            "texts for perplexity": settings.texts_origin,
+            "seed": str(settings.seed),
+            **settings.decoding,
+            "kinds of check also asked for in the demonstrations": ", ".join(
+                settings.kinds_also_taught
+            ),
+            "versions": ", ".join(f"{each} {of}" for each, of in settings.versions.items()),
+        },
+    )
+
+
+def _weakest(result: Result, name: str) -> list[str]:
+    worst = result.worst_family.get(name)
+    if worst is None:
+        return []
+    share = value_text(worst.measured.value, "share")
+    family = worst.family.replace("_", " ")
+    return [f"Weakest family of requests here: {family}, {share} of {worst.n} met."]
+
+
+def _cell(text: str) -> str:
+    """Text as text: no line breaks, no table borders, no HTML."""
+    flat = " ".join(text.split())
+    for mark in ("\\", "|", "*", "_", "`", "[", "<", "#"):
+        flat = flat.replace(mark, f"\\{mark}")
+    return flat

@@ -1,0 +1,1 @@
+"""Two loops, one step, one file per loss."""

@@ -1,0 +1,80 @@
+"""The offline loop: one method, one state, to the end; logging and saving are the caller's."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from amenable.training.optimizer import MasterWeights, learning_rate_at
+from amenable.training.state import Progress, load_checkpoint, save_checkpoint
+from amenable.training.step import Method, Update
+
+CountsT = TypeVar("CountsT")
+
+
+class FitKnobs(Protocol):
+    """What the loop reads of a stage's config (pipeline/config.py declares it)."""
+
+    @property
+    def num_epochs(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warmup_share(self) -> float: ...
+    @property
+    def max_grad_norm(self) -> float: ...
+    @property
+    def checkpoint_seconds(self) -> float: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """Where the state is kept, what it belongs to, and who may ask for a stop."""
+
+    folder: Path
+    key: str
+    should_stop: Callable[[], bool]
+
+
+OnStep = Callable[[Progress, int, dict[str, float]], None]
+
+
+def fit(
+    method: Method[CountsT],
+    weights: MasterWeights,
+    knobs: FitKnobs,
+    keeping: Keeping,
+    on_step: OnStep,
+) -> Progress:
+    """Train to the end, from where a killed run of the same key stood.
+
+    `on_step(progress, num_steps, metrics)` is called before the first step with no metrics, and
+    after every step. When somebody asks for a stop, the state is saved and the loop left early.
+    """
+    plan = [step for epoch in range(knobs.num_epochs) for step in method.steps(epoch)]
+    progress = Progress()
+    saved = load_checkpoint(keeping.folder, keeping.key)
+    if saved is not None:
+        progress, tensors = saved
+        weights.restore(tensors)
+    update = Update(method, weights)
+    last_saved = time.monotonic()
+    on_step(progress, len(plan), {})
+    while progress.step < len(plan):
+        began = time.monotonic()
+        step = plan[progress.step]
+        rate = learning_rate_at(
+            progress.step, len(plan), peak=knobs.learning_rate, warmup_share=knobs.warmup_share
+        )
+        metrics = update.take(step, rate, knobs.max_grad_norm)
+        tokens = sum(method.num_tokens(microbatch) for microbatch in step)
+        progress = progress.after(tokens=tokens, seconds=time.monotonic() - began)
+        on_step(progress, len(plan), metrics)
+        stops = keeping.should_stop()
+        if stops or time.monotonic() - last_saved > knobs.checkpoint_seconds:
+            save_checkpoint(keeping.folder, progress, weights.state(), keeping.key)
+            last_saved = time.monotonic()
+        if stops:
+            break
+    return progress

@@ -1,0 +1,1 @@
+"""Arithmetic only: log-probabilities in, a sum and its count out."""

@@ -1,0 +1,90 @@
+"""AdamW on fp32 master weights, under a model that computes in a shorter precision."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BETAS, EPSILON = (0.9, 0.95), 1e-8
+
+
+def learning_rate_at(step: int, num_steps: int, *, peak: float, warmup_share: float) -> float:
+    """Linear warm-up, then a cosine down to a tenth of the peak.
+
+    >>> [round(learning_rate_at(s, 10, peak=1.0, warmup_share=0.2), 3) for s in (0, 1, 2, 9)]
+    [0.5, 1.0, 1.0, 0.134]
+    """
+    warmup = max(1, round(num_steps * warmup_share))
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class MasterWeights:
+    """The trained tensors in fp32, their gradients summed in fp32, and AdamW's two moments.
+
+    A model in bf16 would round small updates away, and small gradients when they are added up.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], weight_decay: float) -> None:
+        self._parameters = dict(parameters)
+        self.masters = {
+            name: nn.Parameter(parameter.detach().float().clone())
+            for name, parameter in self._parameters.items()
+        }
+        for parameter, master in zip(self._parameters.values(), self.masters.values(), strict=True):
+            parameter.requires_grad_(True)  # noqa: FBT003
+            master.grad = torch.zeros_like(master)
+        self._adamw = torch.optim.AdamW(
+            self.masters.values(), betas=BETAS, eps=EPSILON, weight_decay=weight_decay, fused=True
+        )
+
+    def collect_gradients(self) -> None:
+        """Add the model's gradients to the fp32 sums, and clear them."""
+        for name, parameter in self._parameters.items():
+            total, gradient = self.masters[name].grad, parameter.grad
+            if gradient is not None and total is not None:
+                total.add_(gradient)
+                parameter.grad = None
+
+    def step(self, learning_rate: float, max_grad_norm: float) -> float:
+        """One update; gives the length of the gradient before it was shortened."""
+        grad_norm = nn.utils.clip_grad_norm_(self.masters.values(), max_grad_norm)
+        if not math.isfinite(float(grad_norm)):
+            raise FloatingPointError("the gradient is not finite")
+        for group in self._adamw.param_groups:
+            group["lr"] = learning_rate
+        self._adamw.step()
+        self._adamw.zero_grad(set_to_none=False)
+        self._write_back()
+        return float(grad_norm)
+
+    def _write_back(self) -> None:
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(self.masters[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything AdamW needs to go on, by name."""
+        tensors: dict[str, Tensor] = {}
+        for name, master in self.masters.items():
+            tensors[f"weight/{name}"] = master.detach()
+            for key, value in self._adamw.state.get(master, {}).items():
+                tensors[f"{key}/{name}"] = value
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, master in self.masters.items():
+                master.copy_(tensors[f"weight/{name}"])
+                state: dict[str, Any] = {
+                    key: tensors[f"{key}/{name}"].clone()
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    if f"{key}/{name}" in tensors
+                }
+                if state:
+                    self._adamw.state[master] = state
+        self._write_back()

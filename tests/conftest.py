@@ -1,0 +1,22 @@
+"""What several folders of tests use and must be closed."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from amenable.store.database import Database
+from amenable.store.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Generator[Workspace]:
+    with Workspace.open(tmp_path / "workspace") as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Generator[Database]:
+    database = Database.open(tmp_path / "amenable.sqlite3")
+    yield database
+    database.close()

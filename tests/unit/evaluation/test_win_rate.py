@@ -1,0 +1,111 @@
+"""Wins by a rule and by people."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from amenable.evaluation.model_spec import ModelSpec
+from amenable.evaluation.win_rate import BlindChoice, people_row, rule_points, rule_row
+from amenable.records.check import Check
+from amenable.records.conversation import Conversation
+from amenable.records.sample import ModelRef, Sample, SamplingSettings, StopReason
+
+
+@dataclass(frozen=True)
+class Asked:
+    key: str
+    family: str
+    conversation: Conversation
+    checks: tuple[Check, ...] = ()
+
+
+PROMPT = Asked("p1", "plan", Conversation.of(("user", "Hi")), (Check("max_words", 2),))
+OTHER = Asked("p2", "plan", Conversation.of(("user", "Ho")), (Check("max_words", 2),))
+SPECS = [
+    ModelSpec(name="base", kind="base", form="plain"),
+    ModelSpec(name="v1", kind="policy", form="gemma", parent="base"),
+]
+
+
+def said(reply: str, stop_reason: StopReason = "stop") -> Sample:
+    return Sample(
+        prompt=PROMPT.conversation,
+        reply=reply,
+        model=ModelRef("m", "0" * 64),
+        settings=SamplingSettings(),
+        seed=0,
+        stop_reason=stop_reason,
+        num_tokens=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "points"),
+    [
+        (said("Two words", "length"), said("Now three words"), 1),  # checks come first
+        (said("Two words"), said("Two others", "length"), 1),  # then a clean ending
+        (said("a b c d e f"), said("go on go on go on go on go on"), 1),  # then less repetition
+        (said("Two words"), said("Two others"), 0.5),
+        (said(""), said("Too many words", "length"), 0.5),  # an empty reply has not ended
+    ],
+)
+def test_the_rule_and_its_mirror(ours: Sample, theirs: Sample, points: float):
+    assert rule_points(PROMPT, ours, theirs) == points
+    assert rule_points(PROMPT, theirs, ours) == 1 - points
+
+
+def test_the_base_stands_at_one_half_and_the_judge_is_named():
+    replies = {
+        "base": {"p1": said("one two three"), "p2": said("one two three")},
+        "v1": {"p1": said("two words"), "p2": said("one two three")},
+    }
+
+    row = rule_row([PROMPT, OTHER], replies, SPECS, seed=1)
+
+    assert row is not None
+    assert (row.values["base"].value, row.values["base"].low, row.values["base"].high) == (
+        0.5,
+        0.5,
+        0.5,
+    )
+    assert row.values["v1"].value == 0.75  # a win and a tie
+    assert "by a rule, not by people" in row.note
+
+
+def choice(key: str, preferred: str | None, *, is_simulated: bool = False) -> BlindChoice:
+    return BlindChoice(key=key, models=("v2", "v1"), preferred=preferred, is_simulated=is_simulated)
+
+
+def test_people_choose_between_versions():
+    choices = [choice("a", "v2"), choice("b", "v2"), choice("c", None), choice("d", "v1")]
+
+    row = people_row(choices, "v1", "v2", seed=1)
+
+    assert row is not None
+    assert (row.n, row.values["v2"].value, row.values["v1"].value) == (4, 0.625, 0.375)
+    (difference,) = row.differences
+    assert difference.value == pytest.approx(0.125)  # above one half, not above the other's share
+    assert "4 choices of people" in row.note
+
+
+def test_simulated_people_are_named_and_other_models_pairs_left_out():
+    other = BlindChoice(key="z", models=("v1", "v9"), preferred="v1", is_simulated=False)
+    choices = [choice("a", "v2", is_simulated=True), choice("b", "v1"), other]
+
+    row = people_row(choices, "v1", "v2", seed=1)
+
+    assert row is not None
+    assert "2 choices of simulated people" in row.note
+
+
+def test_two_choices_on_one_prompt_count_as_one_prompt():
+    choices = [choice("a", "v2"), choice("a", "v1"), choice("b", "v2")]
+
+    row = people_row(choices, "v1", "v2", seed=1)
+
+    assert row is not None
+    assert (row.n, row.values["v2"].value) == (2, 0.75)
+
+
+def test_too_few_choices_make_no_row():
+    assert people_row([choice("a", "v2")], "v1", "v2", seed=1) is None

@@ -1,0 +1,38 @@
+"""The model card."""
+
+import pytest
+from tests.unit.reports.results import result
+
+from amenable.reports.model_card import model_card
+
+
+def test_a_card_names_base_terms_data_numbers_and_limits():
+    card = model_card(result(), "v2")
+
+    for wanted in ("# v2", "CC0-1.0", "50 % (45 % to 55 %)", "+30 (+20 to +40; p = 0.001)",
+                   "could be chance", "Simulated", "## Limits", "Weakest family"):  # fmt: skip
+        assert wanted in card
+
+
+def test_families_stay_in_the_report():
+    assert "plan" not in model_card(result(), "v2")
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("a | b", "a \\| b"),
+        ("line\n# no heading", "line \\# no heading"),
+        ("<b>bold</b>", "\\<b>bold\\</b>"),
+        ("*stars* [link](x)", "\\*stars\\* \\[link](x)"),
+    ],
+)
+def test_text_of_others_stays_text(said: str, written: str):
+    card = model_card(result(said=said), "v2")
+
+    assert said not in card
+    assert f"- **origin:** {written}\n" in card
+
+
+def test_real_people_are_not_called_simulated():
+    assert "Simulated" not in model_card(result(simulated_people=False), "v1")
