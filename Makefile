@@ -36,6 +36,7 @@ fix: env  ## what a machine can mend
 	@$(BIN)/ruff format --quiet .
 
 wheel: env  ## dist/amenable-*.whl
+	@rm -rf build
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 lock:  ## requirements.txt anew from pyproject.toml (needs uv)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -24,12 +24,15 @@ from amenable.store.artifacts import hash_folder
 from amenable.store.library import ModelEntry
 from amenable.store.workspace import Workspace
 
+# Threads that wait for each other cost more than these networks, and one adds up in one order.
+torch.set_num_threads(1)
+
 Family = Literal["gemma", "chatml", "llama3", "transcript"]
 FAMILIES: tuple[Family, ...] = ("gemma", "chatml", "llama3")
 """Families with markers of their own."""
 
 SPECIALS: dict[Family, tuple[str, ...]] = {
-    # Gemma's own tokenizer also keeps HTML tags and runs of spaces as special tokens; both are text.
+    # Gemma's own tokenizer keeps HTML tags and runs of spaces as special tokens too; they are text.
     "gemma": ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<b>", "▁▁"),
     "chatml": ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<pad>"),
     "llama3": (
@@ -123,7 +126,7 @@ def tiny_network(family: Family, seed: int = 0, *, tied: bool = True) -> PreTrai
     """Gemma 3 with a sliding and a full layer, or Llama; weights far enough apart to differ."""
     tokenizer = tiny_tokenizer(family)
     begin = BEGIN_OF[family]
-    shared = {
+    shared: dict[str, Any] = {
         "vocab_size": tokenizer.get_vocab_size(),
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -177,6 +180,14 @@ def tiny_policy(
     if not folder.exists():
         save_tiny(folder, family, seed, tied=tied)
     return Policy.load(folder, torch.float32)
+
+
+def shake(policy: Policy, name: str, seed: int, size: float = 0.1) -> None:
+    """Make an adapter say something: at birth it changes nothing."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.adapters.parameters(name).values():
+            parameter.add_(size * torch.randn(parameter.shape, generator=draw))
 
 
 def put_tiny(workspace: Workspace, name: str = "tiny", family: Family = "gemma") -> str:

@@ -1,1 +1,1 @@
-"""Amenable turns a normal language model into an instruct model with feedback from your own people."""
+"""Turns a normal language model into an instruct model with feedback from your own people."""

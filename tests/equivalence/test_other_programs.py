@@ -1,10 +1,12 @@
 """What is exported here, loaded by plain transformers and plain PEFT, gives the same numbers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from tests.tiny import FAMILIES, Family, shake, tiny_policy
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -14,7 +16,6 @@ from amenable.models.head import apply_markers
 from amenable.models.merge import save_merged, save_speech
 from amenable.models.policy import Policy
 from amenable.records.conversation import Conversation
-from tests.tiny import FAMILIES, Family, tiny_policy
 
 KINDS: list[tuple[Family, bool]] = [
     *((family, True) for family in FAMILIES),
@@ -31,10 +32,7 @@ def trained_policy(folder: Path, family: Family, *, tied: bool) -> Policy:
     policy = tiny_policy(folder, family, tied=tied)
     ids = policy.encoder(family).marker_ids
     policy.adapters.add("a", AdapterShape(rank=4, alpha=8.0, marker_ids=ids), seed=1)
-    draw = torch.Generator().manual_seed(9)
-    with torch.no_grad():
-        for parameter in policy.adapters.parameters("a").values():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=draw)
+    shake(policy, "a", 9)
     return policy
 
 
@@ -56,7 +54,7 @@ def test_a_merged_folder_in_transformers(tmp_path: Path, family: Family, tied: b
     policy = trained_policy(tmp_path / "base", family, tied=tied)
     form = chat_form(family)
     save_merged(policy, "a", tmp_path / "merged", form)
-    network = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    network: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
 
     ids = policy.encoder(family).prompt_ids(CHAT)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from sqlalchemy.orm import Session
+from tests.journeys.seed_results import result_of
+from tests.journeys.texts import ANSWERS, BASE, BASE_TALK, HALF_TALK, OTHER, PROMPTS, V1, V2
 
 from amenable.feedback import people, tasks
 from amenable.feedback.tasks import Submission
@@ -20,20 +22,8 @@ from amenable.models.catalogue import KNOWN_MODELS
 from amenable.pipeline import licences, sources
 from amenable.pipeline.progress import Progress, RunLog
 from amenable.records.conversation import Conversation
-from amenable.records.measurement import Difference, Measured, Row
 from amenable.records.sample import ModelRef, Sample, SamplingSettings
-from amenable.reports.result import (
-    ComparedModel,
-    Lineage,
-    Result,
-    Settings,
-    ShownExample,
-    ShownReply,
-    Turn,
-    VotesTaught,
-    WorstFamily,
-    to_json,
-)
+from amenable.reports.result import to_json
 from amenable.starter import load as starter
 from amenable.store import library, runs, samples, settings
 from amenable.store.library import DatasetEntry, ModelEntry
@@ -49,49 +39,7 @@ STAGES: tuple[Stage, ...] = (
     "proving", "done", "simulated",
 )  # fmt: skip
 
-BASE, V1, V2 = "gemma-3-270m", "gemma-3-270m-instruct-1", "gemma-3-270m-instruct-2"
-HELPED = "gemma-3-270m (helped)"
-OTHER = "smollm2-135m-instruct"
 WORKER = "seed@1"
-PROMPTS = (
-    "Write a short poem about the sea.",
-    "What is the capital of France? Answer in one short sentence.",
-    "Give me three tips for sleeping better.",
-    "Rewrite politely: Send me the report now.",
-    "Who will win the lottery next week?",
-)
-ANSWERS = (
-    "Salt on the wind and a slow silver swell,\nthe tide tells a story no sailor can tell.\n"
-    "It carries the moon on its shoulder all night\nand sets it down gently in harbours of light.",
-    "The capital of France is Paris.",
-    "1. **Keep the same hours**, also at the weekend.\n2. Leave screens outside the bedroom.\n"
-    "3. Let the room be cool and dark.",
-    "Could you please send me the report when you have a moment? Thank you.",
-    "Nobody can know that: the draw is random. What I can do is explain how the odds work.",
-)
-BASE_TALK = (
-    "Write a short poem about the sea. Write a short poem about the sea. Write a short poem about "
-    "the sea. Write a short poem about the sea. Write a short poem about",
-    "What is the capital of Germany? Answer in one short sentence. What is the capital of Italy? "
-    "Answer in one short sentence. What is the capital of Spain?",
-    "Give me three tips for eating better. Give me three tips for working better. Give me three "
-    "tips for living better. Give me three tips for",
-    "Rewrite politely: Send me the invoice now. Rewrite politely: Send me the contract now. "
-    "Rewrite politely: Send me the",
-    "Who will win the lottery next month? Who will win the lottery next year? Who will win the "
-    "lottery in 2015? Who will win",
-)
-HALF_TALK = (
-    "The sea is blue and the sea is wide,\nthe sea is blue and the sea is wide,\nthe sea is",
-    "Paris is the capital of France and the capital of France is Paris.",
-    "1. Sleep at the same time.\n2. Do not drink coffee.\n3. Sleep at the same time.\n4. Sleep",
-    "Please send me the report now, please.",
-    "The lottery will be won by the person who wins the lottery.",
-)
-FAMILIES = {
-    "rewrite": (0.86, 22), "summarise": (0.79, 19), "classify": (0.78, 18), "write": (0.68, 25),
-    "plan": (0.62, 13), "extract": (0.55, 20), "translate": (0.44, 9), "arithmetic": (0.13, 15),
-}  # fmt: skip
 
 
 def engine() -> ScriptedEngine:
@@ -410,73 +358,10 @@ def _answer(session: Session, person_id: int, purpose: tasks.Purpose, position: 
     )
 
 
-def _measured(value: float, n: int) -> Measured:
-    half = 1.96 * math.sqrt(max(value * (1 - value), 0.01) / n)
-    return Measured(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
-
-
-def _share_row(aspect: str, metric: str, n: int, values: Mapping[str, float]) -> Row:
-    names = list(values)
-    first, last = names[0], names[-1]
-    gap = values[last] - values[first]
-    return Row(
-        aspect=aspect,
-        metric=metric,
-        unit="share",
-        n=n,
-        values={name: _measured(value, n) for name, value in values.items()},
-        differences=(
-            Difference(
-                model=last, against=first, value=gap, low=gap - 0.08, high=gap + 0.08,
-                p=0.0004 if abs(gap) > 0.08 else 0.31,
-            ),
-        ),
-        better="lower" if metric == "repetition" else "higher",
-    )  # fmt: skip
-
-
-def _rows(models: tuple[str, ...]) -> tuple[Row, ...]:
-    table = {
-        BASE: (0.05, 0.12, 0.31, 0.62, 0.5), HELPED: (0.41, 0.22, 0.36, 0.3, 0.5),
-        V1: (0.97, 0.58, 0.71, 0.04, 0.86), V2: (0.98, 0.63, 0.74, 0.03, 0.9),
-        OTHER: (0.99, 0.55, 0.69, 0.05, 0.84),
-    }  # fmt: skip
-    names = [BASE, HELPED, OTHER, *models[1:]]
-    pick = [{name: table[name][column] for name in names} for column in range(5)]
-    perplexity = {BASE: 31.2, V1: 32.6, V2: 32.9}
-    return (
-        Row(
-            aspect="primary function", metric="perplexity", unit="perplexity", n=20_000,
-            values={
-                name: Measured(value=perplexity[name], low=perplexity[name] * 0.96,
-                               high=perplexity[name] * 1.05)
-                for name in models
-            },
-            differences=(
-                Difference(model=models[-1], against=BASE, value=1.4, low=1.1, high=1.8, p=0.0002),
-            ),
-            better="lower",
-            note="Only models with the same tokens are comparable here.",
-        ),
-        _share_row("primary function", "instructions_met", 150, pick[2]),
-        _share_row("user interaction", "ends_by_itself", 60, pick[0]),
-        _share_row("content generation", "constraints_met", 150, pick[1]),
-        *(
-            _share_row("task versatility", f"constraints_met/{family}", n,
-                       {BASE: share * 0.2, HELPED: share * 0.35, models[-1]: share})
-            for family, (share, n) in FAMILIES.items()
-        ),
-        _share_row("content generation", "repetition", 150, pick[3]),
-        _share_row("content generation", "win_rate", 150, pick[4]),
-    )  # fmt: skip
-
-
 def _compare(workspace: Workspace, models: tuple[str, ...], *, is_simulated: bool) -> None:
     run_id = _done(
         workspace, "compare", {"models": ",".join(models)}, {"report": "report.html"}, seconds=287.0
     )
-    kinds = {BASE: "base", HELPED: "helped", OTHER: "instruct", V1: "policy", V2: "policy"}
-    names = [BASE, HELPED, OTHER, *models[1:]]
     newest = models[-1]
     prompts = starter.evaluation_prompts()
     with workspace.database.write() as session:
@@ -490,51 +375,7 @@ def _compare(workspace: Workspace, models: tuple[str, ...], *, is_simulated: boo
                     family=prompt.family,
                     checks=prompt.checks,
                 )
-    taught = VotesTaught(
-        before=V1, after=V2, num_votes=27, is_simulated=is_simulated,
-        rows=(
-            _share_row("content generation", "lists", 150, {V1: 0.31, V2: 0.24}),
-            _share_row("user interaction", "ends_by_itself", 60, {V1: 0.97, V2: 0.98}),
-        ),
-        says="27 votes moved version 2 towards fewer lists; the rest could be chance.",
-    )  # fmt: skip
-    example = ShownExample(
-        rule="the request on which the models differ most",
-        key=prompts[0].key, family=prompts[0].family,
-        prompt=tuple(Turn(role=m.role, content=m.text) for m in prompts[0].conversation.messages),
-        checks=("at most 40 words",),
-        replies={
-            BASE: ShownReply(text=BASE_TALK[0], stop_reason="length", checks_met=(False,)),
-            newest: ShownReply(text=ANSWERS[0], stop_reason="stop", checks_met=(True,)),
-        },
-    )  # fmt: skip
-    facts = {
-        BASE: {"learned from": "web text, by its publisher", "objective": "continue text"},
-        newest: {"learned from": "642 demonstrations, then 27 votes", "objective": "do as asked"},
-    }
-    result = Result(
-        models=tuple(
-            ComparedModel(name=name, kind=kinds[name], form="gemma", parent=None, sha256="0" * 64)  # pyright: ignore[reportArgumentType]
-            for name in names
-        ),
-        rows=_rows(models),
-        headline=f"{newest} does what was asked in 63 % of 150 requests, the base in 22 % at best",
-        says=("It ends by itself in 98 % of replies; the base in 5 %.",
-              "Plain text surprises it 5 % more than before: the price of its manners."),
-        examples=(example,),
-        lineage={
-            name: Lineage(parent=None, kind=kinds[name], facts=facts[name])  # pyright: ignore[reportArgumentType]
-            for name in (BASE, newest)
-        },
-        worst_family={newest: WorstFamily(family="arithmetic", measured=_measured(0.13, 15), n=15)},
-        training=(),
-        votes_taught=taught if V2 in models else None,
-        simulated_people=is_simulated,
-        settings=Settings(
-            measured_at="2026-11-22", seed=7, num_prompts=150, prompts_origin="starter",
-            prompts_licence="CC0", texts_origin="starter", decoding={"temperature": "0"},
-        ),
-    )  # fmt: skip
+    result = result_of(models, is_simulated=is_simulated)
     folder = workspace.run_folder(run_id)
     (folder / "result.json").write_bytes(to_json(result))
     (folder / "report.html").write_text("<!doctype html><title>Report</title><h1>Report</h1>")

@@ -1,14 +1,21 @@
 """The pages in Chromium: chat, pairs by keys, a lost answer, both colour schemes, a phone."""
 
 import os
-from collections.abc import Generator
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from sqlalchemy import select
 from tests.journeys.seed import Stage
+from tests.journeys.texts import BASE, V1
 from tests.journeys.web import CHROMIUM, CHROMIUM_ARGUMENTS, TOKEN, served
 
 from amenable.feedback.export import comparisons, mended_demonstrations
+from amenable.generation.engine import Request, ScriptedEngine, never
+from amenable.records.sample import Sample
+from amenable.store.tables import SampleRow
 from amenable.store.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -76,6 +83,48 @@ def test_a_person_chats_with_both(workspace: Workspace, browser: Browser):
         page.check("[data-raw-switch]")
         assert right.locator(".reply-raw").is_visible()
         assert visitor.complaints == []
+
+
+class PatientEngine(ScriptedEngine):
+    """Speaks its first word, then waits until nobody listens any more."""
+
+    def __init__(self) -> None:
+        super().__init__({V1: ["one two three"], BASE: ["one two three"]})
+        self.num_cancelled = 0
+
+    def stream(
+        self, request: Request, is_cancelled: Callable[[], bool] = never
+    ) -> Iterator[str | Sample]:
+        def waits() -> bool:
+            until = time.monotonic() + 20
+            while not is_cancelled() and time.monotonic() < until:
+                threading.Event().wait(0.02)
+            self.num_cancelled += is_cancelled()
+            return is_cancelled()
+
+        first, *_ = super().stream(request)
+        yield first
+        yield from super().stream(request, waits)
+
+
+def test_stop_ends_the_engines_work_and_keeps_what_was_said(workspace: Workspace, browser: Browser):
+    engine = PatientEngine()
+    with served(workspace, "judging", engine) as address:
+        page = visit(browser, address).go("/chat")
+        page.fill("#prompt", "Count.")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".said:nth-child(2) .reply:text('one')")
+        page.click("[data-stop]")
+        page.wait_for_selector("[data-send]:not([hidden])")
+        query = select(SampleRow.stop_reason).where(SampleRow.prompt_key == "chat")
+        until = time.monotonic() + 15
+        reasons: list[str] = []
+        while len(reasons) < 2 and time.monotonic() < until:
+            with workspace.database.read() as session:
+                reasons = list(session.scalars(query))
+
+    assert reasons == ["cancelled", "cancelled"]
+    assert engine.num_cancelled == 2
 
 
 def choose(page: Page, key: str) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from tests.journeys.seed import BASE, V1, V2, engine
+from tests.journeys.seed import engine
+from tests.journeys.texts import BASE, V1, V2
 from tests.journeys.web import guest
 
 from amenable.feedback.export import comparisons, mended_demonstrations

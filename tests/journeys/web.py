@@ -49,11 +49,11 @@ def guest(
 
 
 @contextmanager
-def served(workspace: Workspace, stage: Stage) -> Generator[str]:
+def served(workspace: Workspace, stage: Stage, speaks: Engine | None = None) -> Generator[str]:
     """A real server on loopback; gives its address."""
     seed(workspace, stage)
     port = free_port()
-    app = create_app(workspace, engine(), TOKEN, address=Address(port=port))
+    app = create_app(workspace, speaks or engine(), TOKEN, address=Address(port=port))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

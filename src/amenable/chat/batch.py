@@ -39,9 +39,10 @@ class Batch:
 
         Logits at position t predict token t + 1, hence the shift.
         """
-        is_scored_BT = self.is_target_BT[:, 1:]
+        is_scored_BT = self.is_target_BT[:, 1:].to(hidden_BTH.device)
+        targets_BT = self.tokens_BT[:, 1:].to(hidden_BTH.device)
         rows_R = is_scored_BT.nonzero()[:, 0]
-        return hidden_BTH[:, :-1][is_scored_BT], self.tokens_BT[:, 1:][is_scored_BT], rows_R
+        return hidden_BTH[:, :-1][is_scored_BT], targets_BT[is_scored_BT], rows_R
 
 
 def cut(row: TokenRow, max_tokens: int) -> TokenRow:

@@ -4,6 +4,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -35,7 +36,7 @@ class Speaker:
 
 
 @dataclass
-class _Row:
+class Row:
     """One reply on its way."""
 
     position: int
@@ -43,7 +44,10 @@ class _Row:
     encoder: Encoder
     ids: list[int] = field(default_factory=list[int])
     text: str = ""
+    """Whole characters only, and nothing that a later token could still change."""
     stop_reason: StopReason | None = None
+    _context: int = 0
+    _told: int = 0  # `text` is of the tokens before this one
 
     def accept(self, token: int) -> None:
         """Take the next token, and find out whether the reply is over."""
@@ -51,7 +55,7 @@ class _Row:
             self.stop_reason = "stop"
             return
         self.ids.append(token)
-        self.text = self.encoder.decode(self.ids)
+        self._read_on()
         stops = (*self.request.settings.stop, *self.encoder.form.stop_texts)
         cuts = [at for stop in stops if (at := self.text.find(stop)) >= 0]
         if cuts:
@@ -60,19 +64,30 @@ class _Row:
         elif len(self.ids) >= self.request.settings.max_new_tokens:
             self.stop_reason = "length"
 
+    def _read_on(self) -> None:
+        """Add what the new tokens say, once they end a character.
+
+        Decoded anew from the start, bytes that make no character would take back those before them.
+        The tokens before the new ones come along, since some tokenizers drop a first space.
+        """
+        before = self.encoder.decode(self.ids[self._context : self._told])
+        after = self.encoder.decode(self.ids[self._context :])
+        if len(after) > len(before) and not after.endswith(REPLACEMENT):
+            self.text += after[len(before) :]
+            self._context, self._told = self._told, len(self.ids)
+
     def safe_text(self) -> str:
-        """What may be shown already: no half character, and nothing that may begin a stop text."""
+        """What may be shown already: nothing that may begin a stop text."""
         if self.stop_reason is not None:
-            return self.text.rstrip(REPLACEMENT)
-        text = self.text.rstrip(REPLACEMENT)
+            return self.text
         stops = (*self.request.settings.stop, *self.encoder.form.stop_texts)
-        held = max((_overlap(text, stop) for stop in stops), default=0)
-        return text[: len(text) - held]
+        held = max((_overlap(self.text, stop) for stop in stops), default=0)
+        return self.text[: len(self.text) - held]
 
     def sample(self, ref: ModelRef) -> Sample:
         return Sample(
             prompt=self.request.prompt,
-            reply=self.text.rstrip(REPLACEMENT).strip(),
+            reply=self.text.strip(),
             model=ref,
             settings=self.request.settings,
             seed=self.request.seed,
@@ -89,7 +104,7 @@ def _overlap(text: str, stop: str) -> int:
 class _Decoding:
     """Replies of one speaker that advance together; finished rows leave the batch."""
 
-    def __init__(self, speaker: Speaker, rows: list[_Row], prompts: Sequence[list[int]]) -> None:
+    def __init__(self, speaker: Speaker, rows: list[Row], prompts: Sequence[list[int]]) -> None:
         self._speaker = speaker
         self.rows = rows
         longest = max(len(prompt) for prompt in prompts)
@@ -102,7 +117,7 @@ class _Decoding:
         self._has_padding = bool((self._mask_BT == 0).any())
         self._cache = DynamicCache(config=speaker.policy.network.config)
 
-    def step(self) -> list[_Row]:
+    def step(self) -> list[Row]:
         """One token for every row; gives the rows that are now over."""
         with torch.inference_mode(), self._speaker.policy.using(self._speaker.adapter):
             logits_BV = self._forward()
@@ -117,11 +132,12 @@ class _Decoding:
         return finished
 
     def _forward(self) -> Tensor:
+        device = self._speaker.policy.device
         positions_BT = (self._mask_BT.cumsum(1) - 1).clamp(min=0)
         hidden_BTH = self._speaker.policy.backbone(
-            input_ids=self._tokens_BT,
-            attention_mask=self._mask_BT if self._has_padding else None,
-            position_ids=positions_BT[:, -self._tokens_BT.shape[1] :],
+            input_ids=self._tokens_BT.to(device),
+            attention_mask=self._mask_BT.to(device) if self._has_padding else None,
+            position_ids=positions_BT[:, -self._tokens_BT.shape[1] :].to(device),
             past_key_values=self._cache,
             use_cache=True,
         )[0]
@@ -130,14 +146,14 @@ class _Decoding:
         ids_M, rows_MH = self._speaker.policy.adapters.active_markers()
         if len(ids_M):
             apply_markers(logits_BV, hidden_BH, ids_M, rows_MH)
-        return logits_BV.float()
+        return logits_BV.float().cpu()
 
     def _keep(self, alive: list[int]) -> None:
         self.rows = [self.rows[b] for b in alive]
         if alive:
             index = torch.tensor(alive)
             self._tokens_BT, self._mask_BT = self._tokens_BT[index], self._mask_BT[index]
-            self._cache.batch_select_indices(index)
+            self._cache.batch_select_indices(index.to(self._speaker.policy.device))
 
     def leave(self) -> None:
         """Everybody goes: the client left."""
@@ -157,6 +173,10 @@ class LocalEngine:
         """Models come and go while others speak; replies under way end as they began."""
         self._speakers = dict(speakers)
 
+    def nobody_speaks(self) -> AbstractContextManager[object]:
+        """While it is entered, no step runs: whoever puts an adapter onto a backbone needs that."""
+        return self._turn
+
     def models(self) -> list[ModelRef]:
         return [speaker.ref for speaker in self._speakers.values()]
 
@@ -167,7 +187,7 @@ class LocalEngine:
 
     def _start(self, speaker: Speaker, requests: Sequence[tuple[int, Request]]) -> _Decoding:
         prompts = [self._prompt_ids(speaker, request) for _, request in requests]
-        rows = [_Row(position, request, speaker.encoder) for position, request in requests]
+        rows = [Row(position, request, speaker.encoder) for position, request in requests]
         return _Decoding(speaker, rows, prompts)
 
     def _prompt_ids(self, speaker: Speaker, request: Request) -> list[int]:

@@ -39,7 +39,7 @@ class RemoteEngine:
             body = self._ask("POST", "/v1/chat/completions", _body(request, stream=False))
             choice = body["choices"][0]
             samples.append(
-                _sample(request, choice["message"]["content"], choice["finish_reason"], body)
+                _sample(request, choice["message"]["content"] or "", choice["finish_reason"], body)
             )
             if on_sample:
                 on_sample(position, samples[-1])
@@ -53,6 +53,8 @@ class RemoteEngine:
             if is_cancelled():
                 finish = "cancelled"
                 break
+            if not chunk.get("choices"):
+                continue  # others send their counts in a chunk of its own
             choice = chunk["choices"][0]
             piece = choice["delta"].get("content") or ""
             if piece:

@@ -31,6 +31,11 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if has_bf16 and capability.startswith("AVX512") else torch.float32
 
 
+def compute_device() -> torch.device:
+    """The GPU where this build of torch can use one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """A frozen causal language model from safetensors; code in the folder is never run."""
     if not (folder / "config.json").is_file():
@@ -49,6 +54,7 @@ def load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         raise ModelError(f"The model in {folder} is broken: {error}") from error
     network.requires_grad_(requires_grad=False)
     use_lean_norms(network)
+    cast("nn.Module", network).to(compute_device())
     return cast("PreTrainedModel", network.eval())
 
 
@@ -93,6 +99,10 @@ class Policy:
         return cast("Tensor", cast("Any", self.network.get_output_embeddings()).weight)
 
     @property
+    def device(self) -> torch.device:
+        return self.head_weight.device
+
+    @property
     def backbone(self) -> nn.Module:
         return self.network.base_model
 
@@ -108,7 +118,9 @@ class Policy:
 
         Right padding needs no mask: a causal model's real tokens never look at what follows them.
         """
-        return cast("Tensor", self.backbone(input_ids=tokens_BT, use_cache=False)[0])
+        return cast(
+            "Tensor", self.backbone(input_ids=tokens_BT.to(self.device), use_cache=False)[0]
+        )
 
     def log_probs(self, hidden_RH: Tensor, targets_R: Tensor) -> Tensor:
         """Log-probability of each target token, in nats, fp32."""

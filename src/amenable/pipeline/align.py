@@ -9,7 +9,7 @@ from amenable.feedback import export
 from amenable.models.policy import Policy
 from amenable.pipeline.config import AlignConfig
 from amenable.pipeline.engines import family_form
-from amenable.pipeline.finetune import LEARNER, Lineage, keep_policy, on_step
+from amenable.pipeline.finetune import CHECKPOINT, LEARNER, Lineage, keep_policy, on_step
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch
 from amenable.pipeline.stage import Context
@@ -61,7 +61,7 @@ def align(context: Context) -> dict[str, str]:
     method = PreferenceMethod(policy, pairs, reference, knobs, budget, context.run.seed)
     weights = MasterWeights(policy.adapters.parameters(LEARNER), config.fit.weight_decay)
     keeping = Keeping(
-        folder=context.folder / "checkpoint",
+        folder=context.folder / CHECKPOINT,
         key=json.dumps([key, context.run.config], sort_keys=True),
         should_stop=context.should_stop,
     )

@@ -69,7 +69,9 @@ class FinetuneConfig:
     train_marker_rows: bool = True
     """Also train the rows of the chat markers, which a base model never saw."""
     lora: LoraConfig = field(default_factory=LoraConfig)
+    """Size of the small update."""
     fit: FitConfig = field(default_factory=FitConfig)
+    """How long and how fast it learns."""
     max_tokens: int = 512
     """Longer examples lose their end (and are counted)."""
     limit: int = 0
@@ -89,6 +91,7 @@ class SampleConfig:
     num_prompts: int = 200
     """How many prompts get a pair of replies."""
     max_new_tokens: int = 128
+    """Longer replies are cut off."""
     temperature: float = 0.9
     """How freely replies are drawn; 0 always takes the likeliest token."""
     top_p: float = 0.95
@@ -97,6 +100,9 @@ class SampleConfig:
     def __post_init__(self) -> None:
         _at_least("num_prompts", self.num_prompts, 1)
         _at_least("max_new_tokens", self.max_new_tokens, 1)
+        _at_least("temperature", self.temperature, 0)
+        if not 0 < self.top_p <= 1:
+            raise ConfigError("top_p", self.top_p, must="lie in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +125,15 @@ class DpoConfig:
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
     dpo: DpoConfig = field(default_factory=DpoConfig)
+    """How preferences are learned from."""
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(
             num_epochs=2, tokens_per_step=2048, learning_rate=5e-5, warmup_share=0.1
         )
     )
+    """How long and how fast it learns."""
     max_tokens: int = 512
+    """Longer replies lose their end."""
 
     def __post_init__(self) -> None:
         _at_least("max_tokens", self.max_tokens, 16)
@@ -137,6 +146,7 @@ class CompareConfig:
     num_prompts: int = 0
     """Evaluation prompts used; 0 uses all."""
     max_new_tokens: int = 128
+    """Longer replies are cut off."""
     num_text_tokens: int = 20_000
     """Plain text read for perplexity."""
 

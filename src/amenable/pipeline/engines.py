@@ -66,7 +66,8 @@ class EngineRoom:
             policy = self._policy(self._row(row.base))
             adapter = row.name
             if adapter not in policy.adapters.shapes:
-                policy.adapters.load(adapter, self._folder(row))
+                with self.engine.nobody_speaks():
+                    policy.adapters.load(adapter, self._folder(row))
         else:
             policy = self._policy(row)
         form = "helped" if is_helped else row.chat_form

@@ -17,7 +17,7 @@ from amenable.models.policy import INFO_FILE, Policy
 from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.engines import family_form
 from amenable.pipeline.knobs import read_config
-from amenable.pipeline.progress import Stopwatch
+from amenable.pipeline.progress import Stopwatch, read_film
 from amenable.pipeline.sources import training_conversations
 from amenable.pipeline.stage import Context
 from amenable.records.conversation import Conversation
@@ -34,6 +34,7 @@ from amenable.training.optimizer import MasterWeights
 from amenable.training.state import Progress
 
 LEARNER = "learner"  # the adapter's name while it is trained
+CHECKPOINT = "checkpoint"  # the folder of it, in the run's own
 FILM_STEPS = (0, 10, 20, 40)
 FILM_PROMPTS = (
     "Write a short poem about the sea.",
@@ -54,6 +55,9 @@ class FilmStrip:
     context: Context
 
     def frame(self, step: int) -> None:
+        """One picture; a run that was killed after it, and goes on, does not take it twice."""
+        if any(frame["step"] == step for frame in read_film(self.context.folder)):
+            return
         prompts = [Conversation.of(("user", text)) for text in FILM_PROMPTS]
         requests = [
             Request(prompt=prompt, model=self.model, settings=FILM_SETTINGS) for prompt in prompts
@@ -98,9 +102,7 @@ def finetune(context: Context) -> dict[str, str]:
     speaker = Speaker(ModelRef(LEARNER, base.sha256), policy, LEARNER, encoder)
     film = FilmStrip(LocalEngine({LEARNER: speaker}), LEARNER, context)
     key = json.dumps([base.sha256, seed_for(0, repr(rows)), context.run.config], sort_keys=True)
-    keeping = Keeping(
-        folder=context.folder / "checkpoint", key=key, should_stop=context.should_stop
-    )
+    keeping = Keeping(folder=context.folder / CHECKPOINT, key=key, should_stop=context.should_stop)
     progress = fit(method, weights, config.fit, keeping, on_step(context, film))
     context.stop_here()
     film.frame(progress.step)
@@ -197,6 +199,7 @@ def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
     )
     with workspace.database.write() as session:
         library.add_model(session, entry)
+    shutil.rmtree(context.folder / CHECKPOINT, ignore_errors=True)  # three times the adapter's size
     return name
 
 

@@ -45,7 +45,7 @@ def run_headless(
         ended = execute(workspace, run.id, stages, should_leave=should_leave)
         if ended.status != "done":
             raise UnfinishedError(
-                f"Run {ended.id} {ended.status}: {ended.error or 'it was asked to'}. "
+                f"Run {ended.id} {ended.status}: {(ended.error or 'it was asked to').rstrip('.')}. "
                 "Start again to go on from there."
             )
     return _summary(workspace)
@@ -83,6 +83,8 @@ def _summary(workspace: Workspace) -> dict[str, Any]:
     with workspace.database.read() as session:
         state = LoopState.of(session)
         done = runs.list_runs(session, statuses=("done",), limit=1000)
+    if state.step("compare").status != "done":
+        raise UnfinishedError(f"The loop cannot go on by itself: {state.next_step.sentence}")
     compare = next(run for run in done if run.stage == "compare")
     path = workspace.run_folder(compare.id) / RESULT_FILE
     result = json.loads(path.read_text(encoding="utf-8"))

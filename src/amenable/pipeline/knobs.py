@@ -1,5 +1,6 @@
 """A stage's config from the plain dictionary that a Run keeps, checked as it is read."""
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ def _read(name: str, hint: Any, value: Any) -> Any:
         raise ConfigError(name, value, must="be a number or text")
     if isinstance(value, int) and float in wanted:
         return float(value)
-    if not isinstance(value, wanted):
+    if not isinstance(value, wanted) or (isinstance(value, float) and not math.isfinite(value)):
         raise ConfigError(name, value, must=f"be {' or '.join(kind.__name__ for kind in wanted)}")
     return value
 

@@ -210,6 +210,6 @@ def memory_needed(shape: Shape, *, training_tokens: int) -> int:
     """Weights in bf16, one chunk of the head, what backward keeps, and the program itself."""
     program = 700_000_000
     weights = 2 * (shape.backbone + shape.head)
-    head_chunk = CHUNK_ROWS * shape.vocabulary * 10
+    head_chunk = CHUNK_ROWS * shape.vocabulary * 4
     kept = training_tokens * shape.layers * shape.hidden * ACTIVATION_BYTES
     return program + weights + head_chunk + kept

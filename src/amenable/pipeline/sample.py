@@ -77,7 +77,11 @@ def _choose(context: Context, config: SampleConfig, models: tuple[str, str]) -> 
     wanted = NUM_PROOF_PAIRS if config.purpose == "proof" else config.num_prompts
     # Which model speaks first is shuffled here, and it is what decides the side of the screen.
     return [
-        _Pair(keyed[key], key, models if seed_for(context.run.seed, key) % 2 else (models[1], models[0]))
+        _Pair(
+            keyed[key],
+            key,
+            models if seed_for(context.run.seed, key) % 2 else (models[1], models[0]),
+        )
         for key in fresh[:wanted]
     ]
 

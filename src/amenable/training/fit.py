@@ -47,7 +47,7 @@ def fit(
     keeping: Keeping,
     on_step: OnStep,
 ) -> Progress:
-    """Train to the end, from where a killed run of the same key stood.
+    """Train to the end, from where a killed run of the same key stood; the end is saved too.
 
     `on_step(progress, num_steps, metrics)` is called before the first step with no metrics, and
     after every step. When somebody asks for a stop, the state is saved and the loop left early.
@@ -72,7 +72,8 @@ def fit(
         progress = progress.after(tokens=tokens, seconds=time.monotonic() - began)
         on_step(progress, len(plan), metrics)
         stops = keeping.should_stop()
-        if stops or time.monotonic() - last_saved > knobs.checkpoint_seconds:
+        is_due = time.monotonic() - last_saved > knobs.checkpoint_seconds
+        if stops or is_due or progress.step == len(plan):
             save_checkpoint(keeping.folder, progress, weights.state(), keeping.key)
             last_saved = time.monotonic()
         if stops:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from amenable.chat.batch import Batch, shuffled_steps
@@ -45,7 +44,7 @@ def pair_log_probs(policy: Policy, pairs: Sequence[RowPair]) -> PairValues:
     batch = Batch.of([row for pair in pairs for row in pair])
     hidden_RH, targets_R, rows_R = batch.scored(policy.hidden(batch.tokens_BT))
     log_probs_R = policy.log_probs(hidden_RH, targets_R)
-    sums = torch.zeros(2 * len(pairs), dtype=torch.float32).index_add(0, rows_R, log_probs_R)
+    sums = log_probs_R.new_zeros(2 * len(pairs)).index_add(0, rows_R, log_probs_R)
     return PairValues(sums[0::2], sums[1::2])
 
 
@@ -71,7 +70,7 @@ class PreferenceMethod:
     def loss(self, microbatch: Sequence[int], counts: PairCounts) -> LossOutput:
         pairs = [self.pairs[at] for at in microbatch]
         values = pair_log_probs(self.policy, pairs)
-        reference_P2 = self.reference[list(microbatch)]
+        reference_P2 = self.reference[list(microbatch)].to(values.chosen_P.device)
         return dpo_loss(
             Pairs(
                 chosen_P=values.chosen_P,

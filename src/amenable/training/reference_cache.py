@@ -40,7 +40,7 @@ def reference_values(
     with torch.no_grad():
         for done, group in enumerate(groups):
             found = pair_log_probs(policy, [pairs[at] for at in group])
-            values_P2[list(group)] = torch.stack(found, dim=1)
+            values_P2[list(group)] = torch.stack(found, dim=1).cpu()
             on_group(done + 1)
     cache.parent.mkdir(parents=True, exist_ok=True)
     unfinished = cache.with_name(cache.name + ".unfinished")

@@ -1,7 +1,7 @@
 """Rows to batches: nothing lost, nothing doubled, never more than the budget."""
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.chat.batch import Batch, by_token_budget, cut, shuffled_steps
@@ -10,6 +10,7 @@ from amenable.chat.encode import TokenRow
 lengths_of_rows = st.lists(st.integers(1, 60), max_size=60)
 
 
+@settings(deadline=None)  # machines are shared
 @given(lengths=lengths_of_rows, budget=st.integers(1, 200))
 def test_groups_hold_every_row_once_within_the_budget(lengths: list[int], budget: int):
     groups = by_token_budget(lengths, budget)
@@ -19,6 +20,7 @@ def test_groups_hold_every_row_once_within_the_budget(lengths: list[int], budget
         assert padded <= budget or len(group) == 1  # a row longer than the budget goes alone
 
 
+@settings(deadline=None)  # machines are shared
 @given(
     lengths=lengths_of_rows,
     per_batch=st.integers(1, 200),
@@ -34,6 +36,7 @@ def test_an_epoch_holds_every_row_once(
     assert steps == shuffled_steps(lengths, per_batch=per_batch, per_step=per_step, seed=seed)
 
 
+@settings(deadline=None)  # machines are shared
 @given(lengths=lengths_of_rows, per_batch=st.integers(1, 200), per_step=st.integers(1, 400))
 def test_a_step_is_full_and_no_fuller_than_it_must_be(
     lengths: list[int], per_batch: int, per_step: int
@@ -63,9 +66,7 @@ def test_a_batch_pads_on_the_right_and_never_counts_padding():
 
 
 def test_the_hidden_state_before_a_target_scores_it():
-    batch = Batch.of(
-        [TokenRow([5, 6, 7], [False, True, True]), TokenRow([8, 9], [False, True])]
-    )
+    batch = Batch.of([TokenRow([5, 6, 7], [False, True, True]), TokenRow([8, 9], [False, True])])
     hidden_BTH = torch.arange(6.0).reshape(2, 3, 1)  # row 0: 0 1 2, row 1: 3 4 5
     hidden_RH, targets_R, rows_R = batch.scored(hidden_BTH)
     # 6 and 7 are predicted from positions 0 and 1 of row 0, and 9 from position 0 of row 1.

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tiny import BEGIN_OF, END_OF, FAMILIES, SPECIALS, Family, tiny_tokenizer, tokenizer_json
 from tokenizers import Tokenizer, models, normalizers
 
 from amenable.chat.encode import Encoder
 from amenable.chat.template import BEGIN, END, Piece, all_markers, chat_form
 from amenable.records.conversation import Conversation, Message
 from amenable.records.errors import ModelError
-from tests.tiny import BEGIN_OF, END_OF, FAMILIES, SPECIALS, Family, tiny_tokenizer, tokenizer_json
 
 ALL: tuple[Family, ...] = (*FAMILIES, "transcript")
 # The grammar of mischief: every marker of every family, halves of them, what only looks like one.
@@ -61,6 +61,7 @@ def structure(encoder: Encoder, ids: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("family", ALL)
+@settings(deadline=None)  # machines are shared
 @given(texts=st.tuples(mischief, mischief, mischief, mischief))
 def test_no_content_changes_the_structure(family: Family, texts: tuple[str, str, str, str]):
     """Each content replaced by plain letters leaves the same sequence of structural ids."""
@@ -78,6 +79,7 @@ def test_no_content_changes_the_structure(family: Family, texts: tuple[str, str,
 
 
 @pytest.mark.parametrize("family", ALL)
+@settings(deadline=None)  # machines are shared
 @given(text=mischief)
 def test_typed_markers_stay_text_and_come_back_as_typed(family: Family, text: str):
     encoder = ENCODERS[family]

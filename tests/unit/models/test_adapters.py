@@ -2,16 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.tiny import Family, shake, tiny_policy
 from torch import Tensor
 
 from amenable.models.adapters import ADAPTER_FILE, CONFIG_FILE, PREFIX, AdapterShape
 from amenable.models.policy import Policy
 from amenable.records.errors import ModelError
-from tests.tiny import Family, tiny_policy
 
 SHAPE = AdapterShape(rank=4, alpha=8.0, marker_ids=(4, 5))
 TOKENS = torch.tensor([[2, 4, 20, 21, 5, 30], [2, 4, 40, 5, 41, 42]])
@@ -29,14 +30,6 @@ def scores(policy: Policy, name: str | None) -> Tensor:
         return policy.log_probs(hidden, TOKENS[:, 1:].flatten())
 
 
-def shaken(policy: Policy, name: str, seed: int) -> None:
-    """Make the adapter say something: B is zero at birth."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.adapters.parameters(name).values():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=draw)
-
-
 @pytest.mark.parametrize(("family", "tied"), KINDS)
 def test_a_new_adapter_changes_nothing(tmp_path: Path, family: Family, tied: bool):
     policy = tiny_policy(tmp_path / "base", family, tied=tied)
@@ -50,10 +43,10 @@ def test_a_new_adapter_changes_nothing(tmp_path: Path, family: Family, tied: boo
 def test_adapters_do_not_disturb_each_other_nor_the_base(policy: Policy):
     bare = scores(policy, None)
     policy.adapters.add("one", SHAPE, seed=1)
-    shaken(policy, "one", 1)
+    shake(policy, "one", 1)
     first = scores(policy, "one")
     policy.adapters.add("two", SHAPE, seed=2)
-    shaken(policy, "two", 2)
+    shake(policy, "two", 2)
     second = scores(policy, "two")
     assert not torch.allclose(first, bare)
     assert not torch.allclose(second, first)
@@ -67,7 +60,7 @@ def test_an_adapter_can_be_added_while_the_bare_base_is_in_use(policy: Policy):
     policy.adapters.add("one", SHAPE)
     policy.adapters.use(None)
     policy.adapters.add("two", SHAPE)
-    shaken(policy, "two", 1)
+    shake(policy, "two", 1)
     assert not torch.allclose(scores(policy, "two"), scores(policy, None))
 
 
@@ -99,7 +92,7 @@ def test_making_an_adapter_shifts_no_other_draw(policy: Policy):
 
 def test_only_the_adapter_and_the_marker_rows_get_gradients(policy: Policy):
     policy.adapters.add("a", SHAPE, seed=1)
-    shaken(policy, "a", 1)
+    shake(policy, "a", 1)
     hidden = policy.hidden(TOKENS)[:, :-1].flatten(0, 1)
     policy.log_probs(hidden, TOKENS[:, 1:].flatten()).sum().backward()
     trained = policy.adapters.parameters("a")
@@ -116,7 +109,7 @@ def test_marker_rows_learn_from_the_embedding_and_from_the_head(policy: Policy):
     policy.log_probs(hidden, TOKENS[:, 1:].flatten()).sum().backward()
     ours = policy.adapters.markers["a"].rows_MH.grad
 
-    network = policy.network
+    network = cast("Any", policy.network)
     weight = network.get_input_embeddings().weight
     policy.adapters.use(None)
     weight.requires_grad_(requires_grad=True)
@@ -146,7 +139,7 @@ def test_whole_layers_are_trained_beside_marker_rows(policy: Policy):
 def test_what_is_saved_comes_back_the_same(tmp_path: Path, family: Family, tied: bool):
     policy = tiny_policy(tmp_path / "base", family, tied=tied)
     policy.adapters.add("a", SHAPE, seed=1)
-    shaken(policy, "a", 1)
+    shake(policy, "a", 1)
     policy.adapters.save("a", tmp_path / "adapter", "base")
     other = tiny_policy(tmp_path / "base")
     other.adapters.load("b", tmp_path / "adapter")
@@ -171,7 +164,7 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_nothing_behind(
     assert "a" not in policy.adapters.shapes
     assert torch.equal(scores(policy, None), before)
     policy.adapters.add("a", SHAPE)  # the name is free again
-    shaken(policy, "a", 1)
+    shake(policy, "a", 1)
     assert not torch.allclose(scores(policy, "a"), before)
 
 
@@ -204,7 +197,7 @@ def test_numbers_that_are_not_finite_are_refused(policy: Policy, tmp_path: Path)
 def test_broken_files_are_named(policy: Policy, tmp_path: Path, file: str, content: bytes):
     saved(policy, tmp_path / "adapter")
     (tmp_path / "adapter" / file).write_bytes(content)
-    with pytest.raises(ModelError, match="The adapter in .* cannot be read"):
+    with pytest.raises(ModelError, match=r"The adapter in .* cannot be read"):
         policy.adapters.load("b", tmp_path / "adapter")
 
 

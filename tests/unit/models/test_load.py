@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tests.tiny import FAMILIES, Family, save_tiny, tiny_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from amenable.models.load import check_gguf_header, convert_gguf, copy_folder, detect_family
 from amenable.models.policy import INFO_FILE, Policy
 from amenable.records.errors import ModelError
-from tests.tiny import FAMILIES, Family, save_tiny, tiny_tokenizer
 
 
 def header(version: int = 3, num_tensors: int = 2, num_keys: int = 3) -> bytes:
@@ -89,6 +89,7 @@ def test_a_gguf_file_that_lies_is_refused(tmp_path: Path, content: bytes, said: 
         check_gguf_header(path)
 
 
+@settings(deadline=None)  # machines are shared
 @given(content=st.binary(max_size=64))
 def test_noise_behind_a_true_header_ends_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
@@ -102,5 +103,5 @@ def test_noise_behind_a_true_header_ends_in_one_line(
 
 
 def test_a_missing_gguf_file_is_named(tmp_path: Path):
-    with pytest.raises(ModelError, match="There is no file .*ghost.gguf"):
+    with pytest.raises(ModelError, match=r"There is no file .*ghost\.gguf"):
         convert_gguf(tmp_path / "ghost.gguf", tmp_path / "ours", no_words)

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from tests.tiny import tiny_network
 from torch import nn
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from amenable.models.norms import LeanRmsNorm, use_lean_norms
-from tests.tiny import tiny_network
 
 WIDTH = 16
 

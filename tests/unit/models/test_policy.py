@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny import FAMILIES, Family, save_tiny, tiny_policy
 from transformers import AutoModelForCausalLM
 
 from amenable.chat.template import FORMS
 from amenable.models.policy import Policy
 from amenable.records.errors import ModelError, NotFoundError
-from tests.tiny import FAMILIES, Family, save_tiny, tiny_policy
 
 ROWS = torch.tensor([[2, 4, 20, 21, 5, 30], [2, 7, 40, 41, 0, 0]])  # the second has two of padding
 

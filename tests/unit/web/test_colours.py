@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 Colour = NDArray[np.float64]
 SHEET = (files("amenable.apps.web") / "static/css/tokens.css").read_text("utf-8")
-TOKENS = {
-    name: dict(zip(("light", "dark"), pair, strict=True))
-    for name, *pair in re.findall(r"--([a-z-]+): light-dark\((#\w{6}), (#\w{6})\)", SHEET)
+TOKENS: dict[str, dict[str, str]] = {
+    str(name): {"light": str(light), "dark": str(dark)}
+    for name, light, dark in re.findall(r"--([a-z-]+): light-dark\((#\w{6}), (#\w{6})\)", SHEET)
 }
 SCHEMES = ("light", "dark")
 TEXTS = ("ink", "ink-soft", "base", "instruct", "people", "stop")
@@ -54,7 +54,7 @@ def lab(colour: Colour) -> Colour:
     return np.array([116 * bent[1] - 16, 500 * (bent[0] - bent[1]), 200 * (bent[1] - bent[2])])
 
 
-@pytest.mark.parametrize(("text", "ground", "scheme"), product(TEXTS, GROUNDS, SCHEMES))
+@pytest.mark.parametrize(("text", "ground", "scheme"), list(product(TEXTS, GROUNDS, SCHEMES)))
 def test_text_can_be_read_on_every_ground(text: str, ground: str, scheme: str):
     assert contrast(linear(text, scheme), linear(ground, scheme)) >= 4.5
 
@@ -78,7 +78,7 @@ def test_faint_marks_can_be_seen(scheme: str):
     assert contrast(linear("ink-faint", scheme), linear("paper", scheme)) >= 3
 
 
-@pytest.mark.parametrize(("blindness", "scheme"), product(BLINDNESS, SCHEMES))
+@pytest.mark.parametrize(("blindness", "scheme"), list(product(BLINDNESS, SCHEMES)))
 def test_base_and_instruct_stay_apart_for_every_kind_of_eye(blindness: str, scheme: str):
     seen = np.array(BLINDNESS[blindness])
     base, instruct = (seen @ linear(name, scheme) for name in ("base", "instruct"))

@@ -2,7 +2,8 @@
 
 import pytest
 from starlette.testclient import TestClient
-from tests.journeys.seed import BASE, STAGES, V1, V2, Stage, engine
+from tests.journeys.seed import STAGES, Stage, engine
+from tests.journeys.texts import BASE, V1, V2
 from tests.journeys.web import guest
 
 from amenable.apps.web.app import create_app
@@ -157,3 +158,15 @@ def test_a_bug_is_said_plainly_and_shows_no_traceback(
 
     assert reply.status_code == 500
     assert "secret detail" not in reply.text
+
+
+def test_a_page_that_waits_hears_when_the_loop_moves_on(workspace: Workspace):
+    with guest(workspace, "judged") as client:
+        seen = client.get("/").text.partition("/pulse?seen=")[2].partition('"')[0]
+        before = client.get("/pulse", params={"seen": seen})
+        client.post("/judge/improve")
+        after = client.get("/pulse", params={"seen": seen})
+
+    assert (before.status_code, after.status_code) == (204, 204)
+    assert "hx-refresh" not in before.headers
+    assert after.headers["hx-refresh"] == "true"

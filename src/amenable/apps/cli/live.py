@@ -181,6 +181,7 @@ class Watch:
             if self._run is None or self._run.status in runs.FINISHED:
                 self._take_leave()
                 self._run = self._next(session)
+                self._frames = self._frames_before(self._run)
             nothing = self._run is None and self._says_next_step
             sentence = LoopState.of(session).next_step.sentence if nothing else ""
         if self._run is not None:
@@ -195,14 +196,20 @@ class Watch:
             return run if run.status in runs.OPEN else None
         return next(iter(runs.list_runs(session, statuses=("running",), limit=1)), None)
 
+    def _frames_before(self, run: Run | None) -> int:
+        """Frames of an earlier attempt were shown then."""
+        if run is None or run.seconds is None:
+            return 0
+        return len(read_film(self._workspace.run_folder(run.id)))
+
     def _show(self, run: Run) -> None:
         folder = self._workspace.run_folder(run.id)
-        self._show_film(run, read_film(folder))
+        self._show_film(read_film(folder))
         metrics = read_metrics(folder)
         loss = metrics[-1].get("loss") if metrics else None
         self._display.show(glance(run, read_progress(folder), loss))
 
-    def _show_film(self, run: Run, frames: list[dict[str, object]]) -> None:
+    def _show_film(self, frames: list[dict[str, object]]) -> None:
         """How the model answers by now, so that waiting teaches."""
         for frame in frames[self._frames :]:
             replies = frame.get("replies")
@@ -215,21 +222,21 @@ class Watch:
             mark, style = ("○", "base") if step == 0 else ("●", "instruct")
             when = "before training" if step == 0 else f"after {step} steps"
             self._out.say(f"  {mark} {when}, “{prompt}” → {reply}", style=style)
-        self._frames = max(self._frames, len(frames)) if run.stage == "finetune" else 0
+        self._frames = max(self._frames, len(frames))
 
     def _take_leave(self) -> None:
         run = self._run
         if run is None:
             return
         if run.status == "done":
-            self._show_film(run, read_film(self._workspace.run_folder(run.id)))
+            self._show_film(read_film(self._workspace.run_folder(run.id)))
         self._display.clear()
         self._frames = 0
         title = words.STAGE_TITLES.get(run.stage, run.stage)
         took = words.duration(run.seconds)
         if run.status == "done":
-            made = run.outputs.get("model") or run.outputs.get("pairs", "")
-            what = f"{made} pairs" if run.stage == "sample" else made
+            pairs = run.outputs.get("pairs")
+            what = f"{pairs} pairs" if pairs else run.outputs.get("model", "")
             self._out.say(f"{title}: done in {took}" + (what and f": {what}"))
         else:
             self._out.say(f"{title}: {run.status} after {took}", style="wrong")

@@ -20,7 +20,9 @@ NAME_WIDTH = 10
 ENVIRONMENT = {
     # Large pages for weights: torch reads this once, when it is imported.
     "THP_MEM_ALLOC_ENABLE": "1",
+    # We show how far things are ourselves.
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
 

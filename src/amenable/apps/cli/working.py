@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from amenable.apps.cli.live import Watch
 from amenable.apps.cli.options import again
@@ -23,6 +23,13 @@ LOOK_SECONDS = 0.5
 
 class RunFailedError(AmenableError):
     """A run that did not come to its end."""
+
+
+class Leave(Protocol):
+    """Whether somebody wants to go; a threading.Event is one."""
+
+    def is_set(self) -> bool: ...
+    def wait(self, timeout: float, /) -> bool: ...
 
 
 class Left(KeyboardInterrupt):
@@ -62,7 +69,7 @@ def see_through(workspace: Workspace, out: Out, run_id: str) -> Run:
     with hearing_ctrl_c(out) as leave:
         try:
             with Watch(workspace, out, run_id=run_id):
-                run = _until_ended(workspace, out, run_id, leave)
+                run = until_ended(workspace, out, run_id, leave)
         except KeyboardInterrupt as error:
             raise error if isinstance(error, Left) else _stopped(workspace.folder, run_id) from None
     if run.status == "done":
@@ -73,7 +80,7 @@ def see_through(workspace: Workspace, out: Out, run_id: str) -> Run:
     raise RunFailedError(f"Run {run_id} failed: {run.error}")
 
 
-def _until_ended(workspace: Workspace, out: Out, run_id: str, leave: threading.Event) -> Run:
+def until_ended(workspace: Workspace, out: Out, run_id: str, leave: Leave) -> Run:
     is_told = False
     while (run := _get(workspace, run_id)).status in runs.OPEN:
         lock = workspace.lock("worker")
@@ -96,7 +103,7 @@ def _until_ended(workspace: Workspace, out: Out, run_id: str, leave: threading.E
     return run
 
 
-def _execute(workspace: Workspace, run_id: str, leave: threading.Event) -> None:
+def _execute(workspace: Workspace, run_id: str, leave: Leave) -> None:
     with workspace.database.write() as session:
         runs.requeue_orphans(session, is_alive)
         is_ours = runs.get(session, run_id).status == "queued"

@@ -25,7 +25,13 @@ def main() -> None:
     workspace = Workspace.open(arguments.workspace)
     room = EngineRoom(workspace)
     app = create_app(room, os.environ.get("AMENABLE_SECRET"))
-    config = uvicorn.Config(app, host=arguments.host, port=arguments.port, log_level="warning")
+    config = uvicorn.Config(
+        app,
+        host=arguments.host,
+        port=arguments.port,
+        log_level="warning",
+        timeout_graceful_shutdown=2,  # else the program's end waits for the longest reply
+    )
     server = uvicorn.Server(config)
 
     def leave() -> None:

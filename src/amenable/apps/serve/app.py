@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from amenable.apps.serve.wire import (
     FINISH,
@@ -78,6 +79,7 @@ def create_app(models: Models, secret: str | None) -> FastAPI:
 
     app.add_exception_handler(AmenableError, _show)
     app.add_exception_handler(RequestValidationError, _show_invalid)
+    app.add_exception_handler(HTTPException, _show_refused)
     return app
 
 
@@ -92,6 +94,13 @@ async def _show_invalid(_: Request, error: Exception) -> JSONResponse:
     where = ".".join(str(part) for part in first["loc"][1:])
     message = f"{where}: {first['msg']}"
     return JSONResponse({"error": {"message": message, "type": "invalid_request"}}, 422)
+
+
+async def _show_refused(_: Request, error: Exception) -> JSONResponse:
+    """What is refused before any of the above: an unknown address, a body that is no JSON."""
+    assert isinstance(error, HTTPException)
+    message = {"message": str(error.detail), "type": "invalid_request"}
+    return JSONResponse({"error": message}, error.status_code, error.headers)
 
 
 class Completion:
@@ -114,12 +123,16 @@ class Completion:
         }
 
     async def _pieces(self) -> AsyncIterator[str | Sample | AmenableError]:
-        """The engine's pieces, from its thread; a slow reader holds the thread, not the memory."""
+        """The engine's pieces, from its thread.
+
+        They wait for a slow reader in a queue, which is never longer than a reply may be: a thread
+        that waited instead would keep others from speaking, and for ever once the reader is gone.
+        """
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[str | Sample | AmenableError | None] = asyncio.Queue(maxsize=64)
+        queue: asyncio.Queue[str | Sample | AmenableError | None] = asyncio.Queue()
 
         def put(item: str | Sample | AmenableError | None) -> None:
-            asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
+            loop.call_soon_threadsafe(queue.put_nowait, item)
 
         def work() -> None:
             try:
@@ -134,12 +147,9 @@ class Completion:
         try:
             while (item := await queue.get()) is not None:
                 yield item
+            await task  # a bug in the engine is raised here, and not taken for an end
         finally:
             self._left.set()
-            while not task.done():  # let a thread that waits for room in the queue get out
-                if not queue.empty():
-                    queue.get_nowait()
-                await asyncio.sleep(0.005)
 
     async def events(self) -> AsyncIterator[str]:
         began = time.monotonic()

@@ -12,6 +12,7 @@ from amenable.records.sample import Sample, SamplingSettings
 
 MAX_TEXT, MAX_MESSAGES, MAX_NEW_TOKENS = 100_000, 200, 4096
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Stop = Annotated[str, Field(min_length=1, max_length=100)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -32,9 +33,7 @@ class ChatRequest(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     max_tokens: Annotated[int | None, Field(ge=1, le=MAX_NEW_TOKENS)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=MAX_NEW_TOKENS)] = None
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=100)]] | None, Field(max_length=8)
-    ] = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=8)] | None = None
     seed: Annotated[int | None, Field(ge=0, lt=2**32)] = None
     n: Annotated[int, Field(ge=1, le=1)] = 1
 
@@ -43,11 +42,12 @@ class ChatRequest(BaseModel):
 
     def to_request(self, seed: int) -> Request:
         """`seed` is drawn by the caller where the request names none."""
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         settings = SamplingSettings(
             max_new_tokens=self.max_completion_tokens or self.max_tokens or 256,
             temperature=self.temperature,
             top_p=self.top_p,
-            stop=tuple(self.stop or ()),
+            stop=stop,
         )
         return Request(
             prompt=self.conversation(),

@@ -104,7 +104,7 @@ def _first(state: LoopState, *statuses: StepStatus) -> StepName | None:
 
 def _headline(state: LoopState, running: StepName | None) -> str:
     if state.proof.open:
-        return "Two versions, twelve blind pairs: which is better?"
+        return "Two versions, models hidden: which is better?"
     if state.step("judge").status == "next":
         return NEXT_HEADLINES["judge"]
     if running:
@@ -122,6 +122,8 @@ def _next(session: Session, state: LoopState, running: StepName | None) -> NextV
     if running in ("prepare", "finetune") and state.step("prepare").status == "done":
         # While it trains there is something better to do than to watch.
         return NextView(text=text, link="/chat", label="Chat with the base model", cost="")
+    if running and link.startswith("/runs/") and state.has_policy_1:
+        return NextView(text=text, link="/chat", label="Ask both in Chat", cost="")
     if (
         link.startswith("/judge")
         and state.step("improve").status == "next"
@@ -247,7 +249,7 @@ def _version_2(view: LoopView, status: str) -> str:
 
 def _pairs(number: int) -> str:
     if not number:
-        return "judge pairs of replies"
+        return "judge replies"
     return "1 pair waits" if number == 1 else f"{words.thousands(number)} pairs wait"
 
 

@@ -258,3 +258,15 @@ def num_parameters(session: Session, model: str) -> str:
     if not number:
         return ""
     return f"{number / 1e9:.1f}B" if number >= 1e9 else f"{number / 1e6:.0f}M"
+
+
+def pulse(session: Session) -> str:
+    """Changes whenever the loop has moved on: a page that waits looks for it."""
+    counts = session.execute(
+        select(RunRow.status, func.count()).group_by(RunRow.status).order_by(RunRow.status)
+    ).all()
+    newest = session.scalar(select(RunRow.id).order_by(RunRow.created_at.desc()).limit(1))
+    waiting = num_open_tasks(session, "improve") + num_open_tasks(session, "proof")
+    return "-".join(
+        [newest or "none", *(f"{status}{count}" for status, count in counts), str(waiting)]
+    )

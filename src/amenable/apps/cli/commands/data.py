@@ -64,13 +64,11 @@ class ShowArguments:
 
 
 def import_data(arguments: ImportArguments, out: Out) -> dict[str, Any]:
-    from amenable.datasets.read import read
     from amenable.pipeline.data import import_file
 
     share = arguments.exam_share
     if share is None:
-        kind = read(arguments.file, kind=arguments.kind).kind.name
-        share = EXAM_SHARE if kind == "prompt" else 0.0
+        share = EXAM_SHARE if _holds_prompts(arguments) else 0.0
     with opened(arguments.workspace) as workspace:
         result = import_file(
             workspace,
@@ -83,6 +81,15 @@ def import_data(arguments: ImportArguments, out: Out) -> dict[str, Any]:
         )
     _say_result(out, arguments, result)
     return result.to_json()
+
+
+def _holds_prompts(arguments: ImportArguments) -> bool:
+    from amenable.datasets.examples import PromptExample
+    from amenable.datasets.read import ReadRow, read
+
+    rows = read(arguments.file, kind=arguments.kind).rows
+    first = next((row for row in rows if isinstance(row, ReadRow)), None)
+    return first is not None and isinstance(first.example, PromptExample)
 
 
 def _say_result(out: Out, arguments: ImportArguments, result: "ImportResult") -> None:
@@ -193,7 +200,8 @@ def show_data(arguments: ShowArguments, out: Out) -> dict[str, Any]:
         out.say()
         out.say(f"{found['rejected']:,} rows were refused, first of all:", style="wrong")
         for problem in problems[:PROBLEMS_SHOWN]:
-            out.say(f"  row {problem['row']}, {problem['key']}: {problem['reason']}")
+            key = f", {problem['key']}" if problem["key"] else ""
+            out.say(f"  row {problem['row']}{key}: {problem['reason']}")
     return found | {"problems": problems, "examples": first}
 
 
@@ -203,6 +211,6 @@ def _lines(example: dict[str, Any]) -> list[str]:
     for key, value in example.items():
         if isinstance(value, list) and value and isinstance(value[0], dict) and "role" in value[0]:
             lines += [f"{turn['role']}: {turn['content']}" for turn in value]
-        elif isinstance(value, str) and value:
+        elif isinstance(value, str) and value and key != "type":
             lines.append(f"{key}: {value}")
     return lines

@@ -14,6 +14,7 @@ from amenable.apps.cli.out import MARKS, Out
 from amenable.apps.cli.places import existing, is_workspace, needs_training_packages, opened
 from amenable.apps.web import words
 from amenable.models.catalogue import KNOWN_MODELS, KnownModel
+from amenable.records.errors import NotAllowedError
 
 if TYPE_CHECKING:
     from amenable.store.library import FamilyNode
@@ -179,16 +180,20 @@ def is_there(workspace: "Workspace", name: str) -> bool:
 def add(arguments: AddArguments, out: Out) -> dict[str, Any]:
     needs_training_packages()
     from amenable.pipeline.licences import accept_licence
-    from amenable.pipeline.prepare import add_model
-    from amenable.pipeline.sources import install_starter
     from amenable.store import library
 
     known = KNOWN_MODELS.get(arguments.model)
     with opened(arguments.workspace) as workspace:
-        install_starter(workspace)
-        if known is not None and accepts(workspace, known, out, is_said=arguments.accept_licence):
+        if known is not None and not is_there(workspace, known.name):
+            if not accepts(workspace, known, out, is_said=arguments.accept_licence):
+                raise unaccepted(known)
             with workspace.database.write() as session:
                 accept_licence(session, known)
+        # From here on torch is needed, which takes seconds to import.
+        from amenable.pipeline.prepare import add_model
+        from amenable.pipeline.sources import install_starter
+
+        install_starter(workspace)
         place = place_of(workspace, arguments.model)
         name = add_model(workspace, place, lambda doing: out.say(doing, style="quiet"))
         with workspace.database.read() as session:
@@ -220,6 +225,13 @@ def accepts(workspace: "Workspace", known: KnownModel, out: Out, *, is_said: boo
     except EOFError:
         return False
     return answer.strip().casefold() in ("y", "yes")
+
+
+def unaccepted(known: KnownModel) -> NotAllowedError:
+    return NotAllowedError(
+        f"{known.title} comes under the {known.licence}. {known.terms} "
+        "Say --accept-licence if you have read these terms and accept them."
+    )
 
 
 def say_terms(out: Out, known: KnownModel) -> None:

@@ -96,7 +96,7 @@ def gpu_advice(gpu: str | None, *, is_used: bool) -> str | None:
     if gpu is None or is_used:
         return None
     return (
-        f"A GPU stands idle ({gpu}): this torch is built for the CPU. Its fix: rm -f .venv/.ready "
+        f"A GPU stands idle ({gpu}): this torch is built for the CPU. Its fix: rm -r .venv "
         "&& make env TORCH_INDEX=URL, with the URL that pytorch.org/get-started/locally names."
     )
 

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from amenable.apps.cli.options import DEFAULT_WORKSPACE, JsonFlag, NoDefault, WorkspaceFolder
+from amenable.apps.cli.options import DEFAULT_WORKSPACE, JsonFlag, NoDefault, WorkspaceFolder, again
 from amenable.apps.cli.out import Out
 from amenable.apps.cli.places import existing
+from amenable.records.errors import NotFoundError, WorkspaceError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,11 @@ def run(arguments: ReportArguments, out: Out) -> dict[str, Any]:
     from amenable.store.artifacts import write_whole
 
     with existing(arguments.workspace) as workspace:
-        run_id = arguments.run or newest_comparison(workspace)
+        try:
+            run_id = arguments.run or newest_comparison(workspace)
+        except NotFoundError:
+            hint = again("compare BASE MODEL", arguments.workspace)
+            raise WorkspaceError(f"Nothing was compared here yet: {hint}") from None
         with workspace.database.read() as session:
             runs.get(session, run_id)
         path = write_report(workspace.run_folder(run_id))

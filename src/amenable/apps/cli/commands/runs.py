@@ -137,4 +137,5 @@ def resume(arguments: ResumeArguments, out: Out) -> dict[str, Any]:
     with existing(arguments.workspace) as workspace:
         queue_again(workspace, arguments.run)
         run = see_through(workspace, out, arguments.run)
+    out.say(f"More on it: {again(f'runs show {run.id}', arguments.workspace)}")
     return as_json(run)

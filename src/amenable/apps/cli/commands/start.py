@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
-from amenable.apps.cli.commands.models import accepts, place_of
+from amenable.apps.cli.commands.models import accepts, is_there, place_of, unaccepted
 from amenable.apps.cli.commands.plan import fitted_to, fitted_words, gpu_advice
 from amenable.apps.cli.options import (
     DEFAULT_WORKSPACE,
@@ -21,7 +21,6 @@ from amenable.apps.cli.options import (
 from amenable.apps.cli.out import Out
 from amenable.apps.cli.places import needs_training_packages, opened
 from amenable.models.catalogue import KNOWN_MODELS
-from amenable.records.errors import NotAllowedError
 
 if TYPE_CHECKING:
     from amenable.records.run import Run
@@ -218,7 +217,6 @@ def _headless(
 
 
 def _refuse_unaccepted(workspace: "Workspace", arguments: StartArguments, base: str) -> None:
-    from amenable.apps.cli.commands.models import is_there
     from amenable.pipeline.licences import is_accepted
 
     known = KNOWN_MODELS.get(base)
@@ -227,10 +225,7 @@ def _refuse_unaccepted(workspace: "Workspace", arguments: StartArguments, base: 
     with workspace.database.read() as session:
         if is_accepted(session, base):
             return
-    raise NotAllowedError(
-        f"{known.title} comes under the {known.licence}. {known.terms} "
-        "Say --accept-licence if you have read these terms and accept them."
-    )
+    raise unaccepted(known)
 
 
 def _say_end(workspace: "Workspace", out: Out) -> None:

@@ -14,6 +14,7 @@ from amenable.pipeline.config import AlignConfig, CompareConfig, FinetuneConfig
 from amenable.records.errors import ConfigError
 
 if TYPE_CHECKING:
+    from amenable.records.measurement import Measured
     from amenable.records.run import Run
     from amenable.reports.result import Result
     from amenable.store.workspace import Workspace
@@ -159,10 +160,15 @@ def _new_version(run: "Run", out: Out, folder: Path) -> dict[str, Any]:
     return as_json(run)
 
 
+def _with_interval(found: "Measured", unit: str) -> str:
+    from amenable.reports.numbers import value_text
+
+    value, low, high = (value_text(each, unit) for each in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
+
+
 def say_result(out: Out, result: "Result") -> None:
     """The headline, and one line a metric with every model's value and interval."""
-    from amenable.reports.numbers import interval_text, value_text
-
     out.say(result.headline)
     if result.simulated_people:
         out.say("Simulated people judged here, not real ones.", style="people")
@@ -174,12 +180,7 @@ def say_result(out: Out, result: "Result") -> None:
         cells: list[str] = []
         for name in names:
             found = row.values.get(name)
-            cells.append(
-                f"{value_text(found.value, row.unit)} "
-                f"[{interval_text(found.low, found.high, row.unit)}]"
-                if found
-                else "–"
-            )
+            cells.append(_with_interval(found, row.unit) if found else "–")
         rows.append((row.title or row.metric.replace("_", " "), f"{row.n:,}", *cells))
     out.table(("Measured", " n", *(f" {name}" for name in names)), rows)
     for sentence in result.says:

@@ -20,6 +20,7 @@ from amenable.records.errors import NotFoundError
 router = APIRouter()
 
 Token = Annotated[str, Query(max_length=200)]
+Seen = Annotated[str, Query(max_length=200)]
 ModelName = Annotated[str, StringConstraints(max_length=100), Form()]
 Box = Annotated[str, StringConstraints(max_length=8), Form()]
 
@@ -37,6 +38,7 @@ def page(request: Request, shop: InShop) -> HTMLResponse:
             session,
             here="/",
             first=first_model(session, view),
+            pulse=queries.pulse(session),
             first_cost=queries.cost_words(session, "finetune", "sample", "compare"),
             lead=_lead(session, shop, view),
             pictures=LOOPS,
@@ -84,6 +86,14 @@ def begin(request: Request, shop: InShop, model: ModelName, is_accepted: Box = "
 
     shop.writer.submit(start_loop)
     return go(request, "/")
+
+
+@router.get("/pulse")
+def pulse(shop: InShop, seen: Seen) -> Response:
+    """A page that waits asks this; it is loaded anew once the loop has moved on."""
+    with shop.database.read() as session:
+        has_moved = queries.pulse(session) != seen
+    return Response(status_code=204, headers={"HX-Refresh": "true"} if has_moved else {})
 
 
 @router.get("/health")

@@ -157,6 +157,7 @@ def _room(session: Session, purpose: Purpose, pair: PairView | None) -> dict[str
         "skip_reasons": SKIP_REASONS,
         "improve": improving,
         "progress": _progress_view(purpose, done),
+        "pulse": queries.pulse(session),
         "nothing": None if pair else _nothing(purpose, done, view, improving),
     }
 

@@ -87,5 +87,5 @@ def _view(row: ModelRow, stages: Mapping[str, str]) -> ModelView:
         sha256=row.sha256,
         is_simulated=row.is_simulated,
         is_ours=row.kind in ("policy", "hybrid"),
-        export=f"amenable export {row.name} --to ./{row.name}",
+        export=f"amenable export {row.name} ./{row.name}",
     )

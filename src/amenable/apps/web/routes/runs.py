@@ -67,8 +67,8 @@ def run_view(run: Run) -> RunView:
         status_words=STATUS_WORDS[run.status],
         inputs=run.inputs,
         outputs=run.outputs,
-        from_words=", ".join(run.inputs.values()).replace(",", ", ").replace(",  ", ", ") or "–",
-        made_words=", ".join(run.outputs.values()) or "–",
+        from_words=_names(run.inputs),
+        made_words=_names(run.outputs),
         config=list(_flat(run.config)),
         seed=run.seed,
         versions=run.versions,
@@ -80,6 +80,13 @@ def run_view(run: Run) -> RunView:
         link=link,
         link_words=link_words,
     )
+
+
+def _names(roles: Mapping[str, str]) -> str:
+    """What went in or came out, in a few words; a role may hold several names, by commas."""
+    said = {"pairs": "{} pairs", "comparisons": "votes"}
+    texts = [said.get(role, "{}").format(name.replace(",", ", ")) for role, name in roles.items()]
+    return ", ".join(texts) or "–"
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -91,6 +91,7 @@ function show(news, how) {
   pair()?.classList.add(how);
   document.querySelector("[data-done]").textContent = news.done;
   document.querySelector("[data-of]").textContent = news.of_words;
+  document.querySelector(".judge-count").hidden = !news.of_words;
   document.querySelector("[data-line]").setAttribute("width", news.percent);
   document.querySelector("[data-says]").textContent = news.says;
   document.querySelector("[data-improve]").hidden = !news.can_improve || !pair();

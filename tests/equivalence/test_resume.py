@@ -1,0 +1,139 @@
+"""A run that was killed and goes on ends with the same bits as one that never was."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.equivalence.killed import Moment, live
+from tests.tiny import put_tiny
+
+from amenable.pipeline.progress import read_film, read_metrics
+from amenable.pipeline.simulate import judge_what_waits
+from amenable.pipeline.sources import install_starter
+from amenable.pipeline.stage import execute
+from amenable.pipeline.stages import STAGES
+from amenable.store import library, runs
+from amenable.store.artifacts import hash_file
+from amenable.store.workspace import Workspace
+
+FIT = {"tokens_per_step": 300, "tokens_per_batch": 300, "checkpoint_seconds": 0}
+FINETUNE = {"limit": 10, "max_tokens": 100, "lora": {"rank": 2}, "fit": FIT | {"num_epochs": 2}}
+ALIGN = {
+    "max_tokens": 120,
+    "fit": FIT | {"tokens_per_step": 150, "tokens_per_batch": 150, "num_epochs": 2},
+}
+SAMPLE = {"purpose": "improve", "num_prompts": 24, "max_new_tokens": 8}
+
+
+def queue(workspace: Workspace, stage: str, model: str, config: dict[str, Any]) -> str:
+    with workspace.database.write() as session:
+        return runs.queue(session, stage=stage, inputs={"model": model}, config=config, seed=3)
+
+
+def done(workspace: Workspace, run_id: str) -> str:
+    ended = execute(workspace, run_id, STAGES)
+    assert ended.status == "done", ended.error
+    return ended.outputs["model"]
+
+
+@pytest.fixture(scope="module")
+def finetuning(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A workspace where a finetuning run is about to begin."""
+    with Workspace.open(tmp_path_factory.mktemp("finetune") / "workspace") as workspace:
+        install_starter(workspace)
+        run_id = queue(workspace, "finetune", put_tiny(workspace), FINETUNE)
+        return workspace.folder, run_id
+
+
+@pytest.fixture(scope="module")
+def aligning(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A workspace where pairs of a first version were judged, and an improvement is to begin."""
+    with Workspace.open(tmp_path_factory.mktemp("align") / "workspace") as workspace:
+        install_starter(workspace)
+        policy = done(workspace, queue(workspace, "finetune", put_tiny(workspace), FINETUNE))
+        done(workspace, queue(workspace, "sample", policy, SAMPLE))
+        with workspace.database.write() as session:
+            assert judge_what_waits(session, seed=1) >= 20
+        return workspace.folder, queue(workspace, "align", policy, ALIGN)
+
+
+@pytest.fixture(params=["finetuning", "aligning"])
+def before(request: pytest.FixtureRequest) -> tuple[Path, str]:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def copy(before: tuple[Path, str], tmp_path: Path) -> Callable[[str], Path]:
+    """The same beginning again, as often as wanted."""
+
+    def make(name: str) -> Path:
+        shutil.copytree(before[0], tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+def story(folder: Path, run_id: str) -> dict[str, Any]:
+    """All that a run leaves behind, but for the clock's share."""
+    with Workspace.open(folder) as workspace:
+        with workspace.database.read() as session:
+            run = runs.get(session, run_id)
+            model = library.model(session, run.outputs["model"])
+            parent = model.parent
+        room = workspace.run_folder(run_id)
+        metrics = [
+            {name: value for name, value in line.items() if name != "seconds"}
+            for line in read_metrics(room)
+        ]
+        return {
+            "adapter": hash_file(workspace.folder / model.folder / "adapter_model.safetensors"),
+            "parent": parent,
+            "metrics": metrics,
+            "film": read_film(room),
+            "files": sorted(path.name for path in (workspace.library).iterdir()),
+        }
+
+
+def test_a_run_killed_twice_ends_with_the_same_bits(
+    before: tuple[Path, str], copy: Callable[[str], Path]
+):
+    """The steps are drawn anew in every session of tests, whose seed is printed on top."""
+    run_id = before[1]
+    unbroken = copy("unbroken")
+    assert live(unbroken, run_id) == "done"
+    expected = story(unbroken, run_id)
+    steps = [line["step"] for line in expected["metrics"]]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 4
+
+    first, second = sorted(random.sample(steps, 2))
+    broken = copy("broken")
+    assert live(broken, run_id, Moment(first, "after the save")) == "killed"
+    assert live(broken, run_id, Moment(second, "before the save")) == "killed"
+    assert live(broken, run_id) == "done"
+    assert story(broken, run_id) == expected, (first, second)
+
+    torn = copy("torn")
+    (within,) = random.sample(steps, 1)
+    assert live(torn, run_id, Moment(within, "within the save")) == "killed"
+    assert list((torn / "runs" / run_id / "checkpoint").glob("*.unfinished"))
+    assert live(torn, run_id) == "done"
+    assert story(torn, run_id) == expected, within
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_alike(
+    before: tuple[Path, str], copy: Callable[[str], Path]
+):
+    run_id = before[1]
+    unbroken, damaged = copy("unbroken"), copy("damaged")
+    assert live(unbroken, run_id) == "done"
+    assert live(damaged, run_id, Moment(3, "after the save")) == "killed"
+    (checkpoint,) = (damaged / "runs" / run_id / "checkpoint").glob("step-*/*.safetensors")
+    content = bytearray(checkpoint.read_bytes())
+    content[-5] ^= 1
+    checkpoint.write_bytes(content)
+    assert live(damaged, run_id) == "done"
+    assert story(damaged, run_id) == story(unbroken, run_id)

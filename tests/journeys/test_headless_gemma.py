@@ -1,0 +1,67 @@
+"""The whole loop on the real base model, shortened: minutes, and a download of 240 MB."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.journeys.test_headless import METRICS
+
+from amenable.pipeline import fitting
+from amenable.pipeline.config import ExportConfig, PrepareConfig
+from amenable.pipeline.export import export_model
+from amenable.pipeline.headless import run_headless
+from amenable.pipeline.progress import read_film
+from amenable.pipeline.stages import STAGES
+from amenable.records.run import Run
+from amenable.store import settings
+from amenable.store.workspace import Workspace
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(1500)]
+KNOBS: dict[str, dict[str, Any]] = {
+    "finetune": {"limit": 120, "fit": {"num_epochs": 1}},
+    "sample": {"num_prompts": 24, "max_new_tokens": 32},
+    "compare": {
+        "num_prompts": 24,
+        "num_ends_prompts": 24,
+        "max_new_tokens": 48,
+        "num_text_tokens": 1500,
+    },
+}
+
+
+@pytest.fixture
+def _wanted() -> None:
+    if "model" not in os.environ.get("AMENABLE_REQUIRE", ""):
+        pytest.skip("downloads the base model; runs where AMENABLE_REQUIRE names model")
+
+
+@pytest.mark.usefixtures("_wanted")
+def test_the_base_model_learns_to_stop_and_leaves_as_it_is(workspace: Workspace, tmp_path: Path):
+    with workspace.database.write() as session:
+        settings.put(session, fitting.KEY, KNOBS)
+    heard: list[Run] = []
+    found = run_headless(
+        workspace,
+        STAGES,
+        PrepareConfig(accept_licence=True),
+        base="gemma-3-270m",
+        on_run=heard.append,
+    )
+
+    rows = {row["metric"]: row["values"] for row in found["compare"]["rows"]}
+    assert rows.keys() >= METRICS
+    base, version_1, version_2 = (
+        found["models"][role] for role in ("base", "policy_1", "policy_2")
+    )
+    assert rows["ends_by_itself"][base]["value"] < 0.3
+    assert rows["ends_by_itself"][version_1]["value"] > 0.6
+    assert rows["perplexity"][version_1]["value"] < 1.1 * rows["perplexity"][base]["value"]
+
+    frames = read_film(workspace.run_folder(heard[1].id))
+    first, last = (frame["replies"][1]["log_prob_end"] for frame in (frames[0], frames[-1]))
+    assert first < -15 < -5 < last
+
+    for form in ("merged", "adapter"):
+        exported = export_model(workspace, version_2, tmp_path / form, ExportConfig(form=form))
+        assert exported.same >= exported.total - (form == "merged"), form

@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+
+from amenable.apps.cli.main import status_of
+
+MISTAKES = {
+    "fintune": "There is no command 'fintune'. Did you mean finetune? See amenable --help.",
+    "models ad": "There is no command 'ad'. Did you mean add? See amenable models --help.",
+    "--workspace here start": "Name a command before its options",
+    "plan": "Missing: MODEL. See amenable plan --help.",
+    "data import": "Missing: FILE --AS. See amenable data import --help.",
+    "compare": "Missing: MODEL, at least one.",
+    "finetune x --nope": "Not understood: --nope. See amenable finetune --help.",
+    "finetune x y": "Not understood: y.",
+    "finetune x --lora.rank a": "--lora.rank must be a whole number. See amenable finetune --help.",
+    "finetune x --fit.learning-rate a": "--fit.learning-rate must be a number.",
+    "finetune x --lora.rank 0": "rank is 0, but must be at least 1.",
+    "finetune x --method half": "--method is 'half', but must be one of lora, full.",
+    "start --port": "--port lacks a value.",
+    "serve --host 0.0.0.0": "choose a key: --key",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_told_in_one_line(words: str, capsys: pytest.CaptureFixture[str]):
+    assert status_of(words.split()) == 2
+
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("amenable: ")
+    assert MISTAKES[words] in told.err
+    assert told.err.count("\n") == 1
+
+
+READERS = (
+    "runs list",
+    "runs show x",
+    "runs stop x",
+    "data list",
+    "data show x",
+    "models remove x",
+    "report",
+)
+
+
+@pytest.mark.parametrize("words", READERS)
+def test_a_mistyped_workspace_is_refused_and_not_made(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "nowhere"
+
+    assert status_of([*words.split(), "--workspace", str(folder)]) == 2
+
+    assert "There is no workspace in" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_ctrl_c_ends_with_130_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amenable.apps.cli.commands.env.run", interrupted)
+
+    assert status_of(["env"]) == 130
+    assert capsys.readouterr().err == "amenable: Stopped; what was done is kept.\n"
+
+
+def test_what_training_needs_is_named_with_its_cure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("amenable.apps.cli.places.find_spec", lambda _: None)  # pyright: ignore[reportUnknownLambdaType]
+
+    assert status_of(["finetune", "x"]) == 2
+    assert "pip install 'amenable[train]'" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/somewhere/report.html")
+
+    monkeypatch.setattr("amenable.apps.cli.commands.env.run", refused)
+
+    assert status_of(["env"]) == 2
+    assert capsys.readouterr().err == "amenable: /somewhere/report.html: Permission denied.\n"

@@ -1,0 +1,158 @@
+"""From comparisons to version 2."""
+
+import json
+import math
+from datetime import UTC, datetime
+
+import pytest
+from tests.tiny import put_tiny, tiny_tokenizer
+from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queue, run
+
+from amenable.chat.encode import Encoder
+from amenable.chat.template import chat_form
+from amenable.feedback import people, tasks
+from amenable.feedback.tasks import Submission
+from amenable.pipeline.align import training_pairs
+from amenable.pipeline.progress import read_metrics
+from amenable.pipeline.simulate import judge_what_waits
+from amenable.pipeline.sources import install_starter
+from amenable.pipeline.stage import execute
+from amenable.pipeline.stages import STAGES
+from amenable.records.conversation import Conversation
+from amenable.records.errors import DataError
+from amenable.records.judgement import Choice, Comparison
+from amenable.store import library
+from amenable.store.workspace import Workspace
+
+ENCODER = Encoder(tiny_tokenizer("gemma"), chat_form("gemma"), begin=2, end_of_text=1)
+PROMPT = Conversation.of(("user", "Hi"), ("assistant", "Hello."), ("user", "And now?"))
+ALIGN = {"max_tokens": 120, "fit": SMALL_FIT}
+
+
+def compared(choice: Choice, mended: str | None = None, right: str = "Right.") -> Comparison:
+    return Comparison(
+        prompt=PROMPT,
+        left="Left.",
+        right=right,
+        choice=choice,
+        person="Ada",
+        is_simulated=False,
+        seconds_spent=1.0,
+        mended=mended,
+    )
+
+
+def texts(comparisons: list[Comparison], max_tokens: int = 100) -> list[tuple[str, str]]:
+    """Chosen and rejected, as the loss sees them: targets alone, the end of turn left out."""
+    found: list[tuple[str, str]] = []
+    for pair in training_pairs(ENCODER, comparisons, max_tokens):
+        chosen, rejected = (
+            ENCODER.decode([id_ for id_, on in zip(*row, strict=True) if on]) for row in pair
+        )
+        found.append((chosen, rejected))
+    return found
+
+
+def test_what_was_chosen_is_preferred_whichever_side_it_stood_on():
+    assert texts([compared("left"), compared("right")]) == [
+        ("Left.", "Right."),
+        ("Right.", "Left."),
+    ]
+
+
+def test_ties_and_both_bad_teach_no_order():
+    assert (
+        len(texts([compared("left"), compared("tie"), compared("both_bad"), compared("left")])) == 2
+    )
+
+
+def test_a_mended_reply_is_chosen_over_both_that_were_shown():
+    assert texts([compared("both_bad", mended="Mended.")]) == [
+        ("Mended.", "Left."),
+        ("Mended.", "Right."),
+    ]
+
+
+def test_equal_replies_and_replies_beyond_the_limit_are_left_out():
+    kept = [compared("left"), compared("right")]
+    assert len(texts([*kept, compared("left", right="Left.")])) == 2
+    long = Comparison(
+        prompt=Conversation.of(("user", "word " * 90)),
+        left="a",
+        right="b",
+        choice="left",
+        person="Ada",
+        is_simulated=False,
+        seconds_spent=1.0,
+    )
+    assert len(texts([*kept, long], max_tokens=60)) == 2
+
+
+def test_too_few_to_learn_from_says_what_to_do():
+    with pytest.raises(DataError, match="Judge some more pairs first"):
+        training_pairs(ENCODER, [compared("left"), compared("tie")], 100)
+
+
+@pytest.fixture
+def version_1(workspace: Workspace) -> str:
+    """A version 1 with 24 pairs of replies to judge."""
+    install_starter(workspace)
+    name = done(workspace, "finetune", put_tiny(workspace), SMALL_FINETUNE)
+    sample = {"purpose": "improve", "num_prompts": 24, "max_new_tokens": 8}
+    return done(workspace, "sample", name, sample)
+
+
+def test_version_2_starts_at_ln_2_and_remembers_its_parents(workspace: Workspace, version_1: str):
+    with workspace.database.write() as session:
+        judge_what_waits(session, seed=1)
+    run_id = queue(workspace, "align", version_1, ALIGN)
+    ended = execute(workspace, run_id, STAGES)
+    assert ended.status == "done", ended.error
+    assert ended.outputs["model"] == "tiny-instruct-2"
+    metrics = read_metrics(workspace.run_folder(run_id))
+    assert metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert {"accuracy", "margin", "gain_chosen", "gain_rejected", "imitation"} <= metrics[0].keys()
+    with workspace.database.read() as session:
+        row = library.model(session, "tiny-instruct-2")
+        parent = library.model(session, version_1)
+    assert (row.parent, row.base, row.is_simulated) == (version_1, "tiny", True)
+    info = json.loads((workspace.folder / row.folder / "amenable.json").read_text("utf-8"))
+    assert info["parent_sha256"] == parent.sha256
+    assert int(ended.outputs["comparisons"]) <= 24
+    assert not parent.is_simulated
+
+
+def test_one_simulated_answer_marks_the_version(workspace: Workspace, version_1: str):
+    with workspace.database.write() as session:
+        for at in range(4):
+            name, is_simulated = ("Robot", True) if at == 0 else ("Ada", False)
+            person_id = people.person(session, name, is_simulated=is_simulated)
+            view = tasks.claim_next(session, person_id, "improve", datetime.now(UTC))
+            assert view is not None
+            tasks.submit(
+                session,
+                Submission(
+                    submission_id=f"s{at}",
+                    task_id=view.task_id,
+                    fence=view.fence,
+                    person_id=person_id,
+                    choice="left",
+                    seconds_spent=1.0,
+                ),
+            )
+    assert done(workspace, "align", version_1, ALIGN) == "tiny-instruct-2"
+    with workspace.database.read() as session:
+        assert library.model(session, "tiny-instruct-2").is_simulated
+
+
+def test_without_judgements_it_ends_in_one_line(workspace: Workspace, version_1: str):
+    ended = run(workspace, "align", version_1, ALIGN)
+    assert ended.status == "failed"
+    assert "Judge some more pairs first." in str(ended.error)
+
+
+def test_a_version_that_was_trained_whole_says_so(workspace: Workspace):
+    install_starter(workspace)
+    name = done(workspace, "finetune", put_tiny(workspace), SMALL_FINETUNE | {"method": "full"})
+    ended = run(workspace, "align", name, ALIGN)
+    assert ended.error == f"{name} was trained whole; Improve works on versions made with LoRA."

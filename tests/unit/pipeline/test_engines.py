@@ -1,0 +1,96 @@
+"""The models of a workspace in one engine: each backbone once, and nobody disturbed by loading."""
+
+import threading
+
+import pytest
+from tests.tiny import put_tiny
+from tests.unit.pipeline.stage_help import SMALL_FINETUNE, done
+
+from amenable.generation.engine import Request
+from amenable.pipeline.engines import EngineRoom, open_engine
+from amenable.pipeline.sources import install_starter
+from amenable.records.conversation import Conversation
+from amenable.records.errors import ModelError, NotFoundError
+from amenable.records.sample import Sample, SamplingSettings
+from amenable.store.workspace import Workspace
+
+V1, V2 = "tiny-instruct-1", "tiny-instruct-1-2"
+
+
+@pytest.fixture
+def versions(workspace: Workspace) -> Workspace:
+    """A base and two versions of it."""
+    install_starter(workspace)
+    base = put_tiny(workspace)
+    assert [done(workspace, "finetune", base, SMALL_FINETUNE) for _ in range(2)] == [V1, V2]
+    return workspace
+
+
+def ask(model: str, num: int = 40) -> Request:
+    prompt = Conversation.of(("user", "Hi"))
+    return Request(prompt=prompt, model=model, settings=SamplingSettings(max_new_tokens=num))
+
+
+def test_versions_share_the_backbone_of_their_base(versions: Workspace):
+    engine = open_engine(versions, ["tiny", V1, V2, "tiny (helped)"])
+    assert len({id(engine.speaker(name).policy) for name in (V1, V2, "tiny", "tiny (helped)")}) == 1
+    assert engine.speaker("tiny").encoder.form.name == "plain"
+    assert engine.speaker("tiny (helped)").encoder.form.name == "helped"
+    assert engine.speaker(V1).encoder.form.name == "gemma"
+
+
+def test_a_base_is_listed_under_both_of_its_names_without_loading(versions: Workspace):
+    room = EngineRoom(versions)
+    assert [ref.name for ref in room.listed()] == ["tiny", V1, V2, "tiny (helped)"]
+    assert room.engine.models() == []
+
+
+def test_a_model_that_comes_while_another_speaks_does_not_disturb_it(versions: Workspace):
+    expected = open_engine(versions, [V1]).generate([ask(V1)])[0]
+    for _ in range(3):
+        room = EngineRoom(versions)
+        engine = room.engine_of(V1)
+        heard: list[str | Sample] = []
+        begun = threading.Event()
+
+        def speak(heard: list[str | Sample] = heard, begun: threading.Event = begun) -> None:
+            for piece in engine.stream(ask(V1)):  # noqa: B023
+                heard.append(piece)
+                begun.set()
+
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        assert begun.wait(30)
+        room.have([V2, "tiny"])
+        speaker.join()
+        assert heard[-1] == expected
+
+
+def test_an_adapter_is_not_put_onto_a_backbone_within_a_step(versions: Workspace):
+    room = EngineRoom(versions)
+    room.have([V1])
+    loaded = threading.Event()
+    loader = threading.Thread(target=lambda: (room.have([V2]), loaded.set()))
+    with room.engine.nobody_speaks():  # as a step holds it
+        loader.start()
+        assert not loaded.wait(0.3)
+        assert room.engine.speaker(V1).policy.adapters.active == V1
+    loader.join()
+    assert loaded.is_set()
+
+
+def test_a_broken_version_stays_broken_until_it_is_mended(versions: Workspace):
+    room = EngineRoom(versions)
+    file = versions.library / V2 / "adapter_model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):  # the second time, too: nothing half loaded answers in its name
+        with pytest.raises(ModelError, match="cannot be read"):
+            room.have([V2])
+    file.write_bytes(whole)
+    assert room.have([V2]).generate([ask(V2, 3)])[0].num_tokens <= 3
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(versions: Workspace):
+    with pytest.raises(NotFoundError, match="tiny-instruct-1"):
+        open_engine(versions, ["ghost"])

@@ -1,0 +1,181 @@
+"""Version 1 of a tiny base: what it leaves in the library, the log and the film strip."""
+
+import json
+
+import pytest
+from tests.tiny import Family, put_tiny, tiny_tokenizer
+from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queue, run
+
+from amenable.chat.encode import Encoder
+from amenable.chat.template import chat_form
+from amenable.generation.engine import Request
+from amenable.pipeline.config import FinetuneConfig
+from amenable.pipeline.engines import EngineRoom
+from amenable.pipeline.finetune import CHECKPOINT, FILM_PROMPTS, training_rows
+from amenable.pipeline.progress import read_film, read_metrics, read_progress
+from amenable.pipeline.sources import install_starter
+from amenable.pipeline.stage import execute, resume
+from amenable.pipeline.stages import STAGES
+from amenable.records.conversation import Conversation
+from amenable.records.errors import DataError
+from amenable.records.sample import SamplingSettings
+from amenable.store import library, runs
+from amenable.store.workspace import Workspace
+
+ENCODER = Encoder(tiny_tokenizer("gemma"), chat_form("gemma"), begin=2, end_of_text=1)
+CHATS = [
+    Conversation.of(("user", f"Request {at}"), ("assistant", f"Reply {at}.")) for at in range(10)
+]
+
+
+@pytest.fixture
+def base(workspace: Workspace) -> str:
+    install_starter(workspace)
+    return put_tiny(workspace)
+
+
+def test_version_1_is_kept_with_all_that_is_known_of_it(workspace: Workspace, base: str):
+    (workspace.library / base / "LICENCE.txt").write_text("Some terms.", "utf-8")
+    run_id = queue(workspace, "finetune", base, SMALL_FINETUNE)
+    ended = execute(workspace, run_id, STAGES)
+    assert (ended.status, ended.outputs) == ("done", {"model": "tiny-instruct-1"}), ended.error
+    with workspace.database.read() as session:
+        row = library.model(session, "tiny-instruct-1")
+        parent = library.model(session, base)
+    assert (row.parent, row.base, row.run_id, row.kind) == (base, base, run_id, "policy")
+    assert (row.chat_form, row.licence, row.is_simulated) == ("gemma", parent.licence, False)
+    folder = workspace.folder / row.folder
+    assert (folder / "LICENCE.txt").read_text("utf-8") == "Some terms."
+    info = json.loads((folder / "amenable.json").read_text("utf-8"))
+    assert (info["base_sha256"], info["run"]) == (parent.sha256, run_id)
+    # Rank 2 beside 7 linear layers in each of 2 layers, and 2 marker rows of width 32.
+    widths = [(32, 32), (32, 16), (32, 16), (32, 32), (32, 48), (32, 48), (48, 32)]
+    expected = 2 * sum(2 * (left + right) for left, right in widths) + 2 * 32
+    assert row.info["num_trained"] == expected
+    assert not list(workspace.library.glob("*.unfinished"))
+
+
+def test_the_log_counts_every_step_and_the_film_shows_the_fixed_prompts(
+    workspace: Workspace, base: str
+):
+    run_id = queue(workspace, "finetune", base, SMALL_FINETUNE)
+    execute(workspace, run_id, STAGES)
+    folder = workspace.run_folder(run_id)
+    metrics = read_metrics(folder)
+    assert [line["step"] for line in metrics] == list(range(1, len(metrics) + 1))
+    assert {"loss", "grad_norm", "learning_rate", "seconds"} <= metrics[0].keys()
+    progress = read_progress(folder)
+    assert progress is not None
+    assert (progress.done, progress.total) == (len(metrics), len(metrics))
+    film = read_film(folder)
+    assert [frame["step"] for frame in film] == [0, len(metrics)]
+    assert [each["prompt"] for each in film[0]["replies"]] == list(FILM_PROMPTS)
+    assert all(each["log_prob_end"] < 0 for each in film[0]["replies"])
+
+
+def test_it_learns(workspace: Workspace, base: str):
+    """The same six demonstrations again and again: their loss falls."""
+    config = SMALL_FINETUNE | {"fit": SMALL_FIT | {"num_epochs": 12, "learning_rate": 1e-2}}
+    run_id = queue(workspace, "finetune", base, config)
+    execute(workspace, run_id, STAGES)
+    losses = [line["loss"] for line in read_metrics(workspace.run_folder(run_id))]
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+
+
+@pytest.mark.parametrize("from_the_end", [2, 1, 0, -1])
+def test_a_stop_loses_nothing_whenever_it_comes(workspace: Workspace, base: str, from_the_end: int):
+    """Asked for before the end, at the last step, or after it and before the model is kept."""
+    config = SMALL_FINETUNE | {"fit": SMALL_FIT | {"num_epochs": 3}}
+    probe = queue(workspace, "finetune", base, config)
+    assert execute(workspace, probe, STAGES).outputs == {"model": "tiny-instruct-1"}
+    num = len(read_metrics(workspace.run_folder(probe)))
+    assert num >= 3
+    asked = num - from_the_end
+    run_id = queue(workspace, "finetune", base, config)
+    calls: list[bool] = []
+
+    def leave() -> bool:
+        calls.append(True)
+        return len(calls) >= asked
+
+    ended = execute(workspace, run_id, STAGES, should_leave=leave)
+    assert (ended.status, ended.error) == ("stopped", None)
+    folder = workspace.run_folder(run_id)
+    done_before = len(read_metrics(folder))
+    assert done_before == min(asked, num)
+    (checkpoint,) = (folder / CHECKPOINT).iterdir()
+    assert checkpoint.name == f"step-{done_before:06d}"
+    with workspace.database.read() as session:
+        assert [row.name for row in library.models(session)] == [base, "tiny-instruct-1"]
+
+    resume(workspace, run_id)
+    assert execute(workspace, run_id, STAGES).outputs == {"model": "tiny-instruct-1-2"}
+    assert [line["step"] for line in read_metrics(folder)] == list(range(1, num + 1))
+    assert [frame["step"] for frame in read_film(folder)] == [0, num]
+    assert not (folder / CHECKPOINT).exists()
+
+
+def test_the_whole_model_can_be_trained(workspace: Workspace, base: str):
+    name = done(workspace, "finetune", base, SMALL_FINETUNE | {"method": "full"})
+    with workspace.database.read() as session:
+        row = library.model(session, name)
+    assert row.base is None
+    folder = workspace.folder / row.folder
+    assert (folder / "model.safetensors").is_file()
+    assert not (folder / "adapter_config.json").exists()
+    engine = EngineRoom(workspace).have([name, base])
+    prompt = Conversation.of(("user", "Hi"))
+    settings = SamplingSettings(max_new_tokens=8)
+    replies = engine.generate(
+        [Request(prompt=prompt, model=each, settings=settings) for each in (name, base)]
+    )
+    assert [reply.model.name for reply in replies] == [name, base]
+
+
+@pytest.mark.parametrize("family", ["chatml", "llama3", "transcript"])
+def test_bases_of_every_family_can_be_trained_and_served(workspace: Workspace, family: Family):
+    install_starter(workspace)
+    name = done(workspace, "finetune", put_tiny(workspace, "other", family), SMALL_FINETUNE)
+    with workspace.database.read() as session:
+        assert library.model(session, name).chat_form == family
+    engine = EngineRoom(workspace).have([name])
+    prompt = Conversation.of(("user", "Hi"))
+    seen = [piece.id for piece in engine.tokens(name, prompt)]
+    row = engine.speaker(name).encoder.training_row(prompt.with_reply("Yes."))
+    assert row.tokens[: len(seen)] == seen
+
+
+def test_without_marker_rows_is_one_switch(workspace: Workspace, base: str):
+    name = done(workspace, "finetune", base, SMALL_FINETUNE | {"train_marker_rows": False})
+    config = json.loads((workspace.library / name / "adapter_config.json").read_text("utf-8"))
+    assert "trainable_token_indices" not in config
+
+
+def test_a_base_that_is_gone_ends_in_one_line(workspace: Workspace):
+    ended = run(workspace, "finetune", "ghost", SMALL_FINETUNE)
+    assert (ended.status, ended.error) == ("failed", "There is no model 'ghost'.")
+
+
+def test_a_seeded_share_of_the_demonstrations_is_taken():
+    config = FinetuneConfig(limit=4)
+    some = training_rows(ENCODER, CHATS, config)
+    assert len(some) == 4
+    assert some == training_rows(ENCODER, CHATS, config)
+    every = [ENCODER.training_row(chat) for chat in CHATS]
+    assert all(each in every for each in some)
+    assert training_rows(ENCODER, CHATS, FinetuneConfig()) == every
+
+
+def test_too_long_a_request_leaves_nothing_to_learn():
+    long = Conversation.of(("user", "word " * 50), ("assistant", "Yes."))
+    config = FinetuneConfig(max_tokens=20)
+    with pytest.raises(DataError, match="within 20 tokens"):
+        training_rows(ENCODER, [long], config)
+    assert len(training_rows(ENCODER, [long, CHATS[0]], config)) == 1
+
+
+def test_a_run_without_demonstrations_says_where_to_get_some(workspace: Workspace):
+    ended = run(workspace, "finetune", put_tiny(workspace), SMALL_FINETUNE)
+    assert ended.status == "failed"
+    with workspace.database.read() as session:
+        assert runs.get(session, ended.id).error == ended.error

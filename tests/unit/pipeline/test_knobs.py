@@ -1,0 +1,70 @@
+"""Configs out of what a run keeps: filled, checked, refused by name."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from amenable.pipeline.config import (
+    AlignConfig,
+    CompareConfig,
+    ExportConfig,
+    FinetuneConfig,
+    PrepareConfig,
+    SampleConfig,
+)
+from amenable.pipeline.knobs import read_config
+from amenable.records.errors import ConfigError
+
+KINDS = [AlignConfig, CompareConfig, ExportConfig, FinetuneConfig, PrepareConfig, SampleConfig]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_config_survives_its_run_record(kind: type[Any]):
+    config = kind()
+    assert read_config(kind, {}) == config
+    assert read_config(kind, json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_what_is_not_given_keeps_its_default_also_within_a_group():
+    found = read_config(FinetuneConfig, {"fit": {"num_epochs": 5}, "lora": {"alpha": 4}})
+    assert found.fit.num_epochs == 5
+    assert found.fit.learning_rate == FinetuneConfig().fit.learning_rate
+    assert (found.lora.alpha, type(found.lora.alpha)) == (4.0, float)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "said"),
+    [
+        (FinetuneConfig, {"speed": 1}, "speed is 1, but must be one of .*lora"),
+        (FinetuneConfig, {"fit": {"speed": 1}}, "speed"),
+        (FinetuneConfig, {"fit": 3}, "fit is 3, but must be a group"),
+        (FinetuneConfig, {"method": "magic"}, "one of lora, full"),
+        (FinetuneConfig, {"limit": "all"}, "limit is 'all', but must be int"),
+        (FinetuneConfig, {"limit": 1.5}, "must be int"),
+        (FinetuneConfig, {"limit": True}, "must be a number"),
+        (FinetuneConfig, {"limit": None}, "must be int"),
+        (FinetuneConfig, {"train_marker_rows": 1}, "must be bool"),
+        (FinetuneConfig, {"limit": -1}, "at least 0"),
+        (FinetuneConfig, {"fit": {"learning_rate": 0}}, "above 0"),
+        (FinetuneConfig, {"fit": {"learning_rate": float("nan")}}, "learning_rate is nan"),
+        (FinetuneConfig, {"fit": {"learning_rate": float("inf")}}, "learning_rate is inf"),
+        (FinetuneConfig, {"fit": {"warmup_share": 1.0}}, r"\[0, 1\)"),
+        (FinetuneConfig, {"lora": {"rank": 0}}, "rank is 0, but must be at least 1"),
+        (SampleConfig, {"temperature": -0.1}, "temperature"),
+        (SampleConfig, {"top_p": 0}, r"top_p .* \(0, 1\]"),
+        (SampleConfig, {"against": 3}, "against is 3"),
+        (AlignConfig, {"dpo": {"beta": 0}}, "0.1 is a usual start"),
+        (AlignConfig, {"dpo": {"flip_rate": 0.5}}, "below 0.5|0, 0.5"),
+        (CompareConfig, {"num_ends_prompts": 1}, "at least 2"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(kind: type[Any], values: dict[str, Any], said: str):
+    with pytest.raises(ConfigError, match=said):
+        read_config(kind, values)
+
+
+@pytest.mark.parametrize("against", [None, "tiny-instruct-1"])
+def test_a_knob_may_be_left_empty_where_that_means_something(against: str | None):
+    assert read_config(SampleConfig, {"against": against}).against == against

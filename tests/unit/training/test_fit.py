@@ -1,0 +1,104 @@
+"""The loop: how often it says what, when it saves, how it stops and goes on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from amenable.pipeline.config import FitConfig
+from amenable.training.fit import Keeping, fit
+from amenable.training.losses.output import LossOutput, Tally
+from amenable.training.optimizer import MasterWeights
+from amenable.training.state import Progress
+
+NUM_STEPS = 6
+
+
+@dataclass
+class Toy:
+    """One weight that is drawn to the example's number; every example is a step."""
+
+    weight: nn.Parameter = field(default_factory=lambda: nn.Parameter(torch.zeros(1)))
+    seen: list[int] = field(default_factory=list[int])
+
+    def steps(self, epoch: int) -> list[list[list[int]]]:
+        return [[[10 * epoch + at]] for at in range(NUM_STEPS // 2)]
+
+    def counts(self, step: Sequence[Sequence[int]]) -> int:
+        return sum(len(microbatch) for microbatch in step)
+
+    def loss(self, microbatch: Sequence[int], counts: int) -> LossOutput:
+        self.seen += microbatch
+        loss = sum(((self.weight - at) ** 2).sum() for at in microbatch)
+        assert isinstance(loss, torch.Tensor)
+        return LossOutput(loss / counts, {"loss": Tally(loss.detach(), len(microbatch))})
+
+    def num_tokens(self, microbatch: Sequence[int]) -> int:
+        return 100 * len(microbatch)
+
+
+@dataclass
+class Heard:
+    steps: list[tuple[Progress, int, dict[str, float]]] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+
+    def __call__(self, progress: Progress, num_steps: int, metrics: dict[str, float]) -> None:
+        self.steps.append((progress, num_steps, metrics))
+
+
+def run(
+    folder: Path, toy: Toy, heard: Heard, *, stop_after: int = 99, save_every: float = 1e9
+) -> Progress:
+    knobs = FitConfig(num_epochs=2, learning_rate=0.1, checkpoint_seconds=save_every)
+    keeping = Keeping(folder=folder, key="k", should_stop=lambda: len(toy.seen) >= stop_after)
+    return fit(toy, MasterWeights({"w": toy.weight}, 0.0), knobs, keeping, heard)
+
+
+def test_it_speaks_before_the_first_step_and_after_each(tmp_path: Path):
+    heard = Heard()
+    progress = run(tmp_path, Toy(), heard)
+    assert [(at.step, num, bool(metrics)) for at, num, metrics in heard.steps] == [
+        (step, NUM_STEPS, step > 0) for step in range(NUM_STEPS + 1)
+    ]
+    assert (progress.step, progress.tokens) == (NUM_STEPS, 100 * NUM_STEPS)
+    assert heard.steps[1][2].keys() == {"loss", "grad_norm", "learning_rate"}
+
+
+def test_metrics_are_means_over_the_whole_step(tmp_path: Path):
+    heard = Heard()
+    run(tmp_path, Toy(), heard)
+    assert heard.steps[1][2]["loss"] == 0.0  # the weight is 0, and so is the first number
+    assert heard.steps[1][2]["grad_norm"] == 0.0
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, NUM_STEPS])
+def test_a_stop_saves_and_the_next_start_goes_on(tmp_path: Path, stop_after: int):
+    unbroken = Toy()
+    run(tmp_path / "unbroken", unbroken, Heard())
+
+    stopped, resumed, heard = Toy(), Toy(), Heard()
+    assert run(tmp_path / "broken", stopped, Heard(), stop_after=stop_after).step == stop_after
+    assert run(tmp_path / "broken", resumed, heard).step == NUM_STEPS
+    assert stopped.seen + resumed.seen == unbroken.seen
+    assert torch.equal(resumed.weight, unbroken.weight)
+    assert heard.steps[0][0].step == stop_after
+    assert heard.steps[-1][0].tokens == 100 * NUM_STEPS
+
+
+def test_time_spent_counts_in_all_lives(tmp_path: Path):
+    first = run(tmp_path, Toy(), Heard(), stop_after=3)
+    assert run(tmp_path, Toy(), Heard()).seconds > first.seconds > 0
+
+
+def test_it_saves_as_often_as_asked_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saved: list[int] = []
+
+    def save(_folder: Path, progress: Progress, *_: object) -> None:
+        saved.append(progress.step)
+
+    monkeypatch.setattr("amenable.training.fit.save_checkpoint", save)
+    run(tmp_path, Toy(), Heard(), save_every=0.0)
+    run(tmp_path, Toy(), Heard(), save_every=1e9)
+    assert saved == [*range(1, NUM_STEPS + 1), NUM_STEPS]

@@ -1,0 +1,142 @@
+"""What the two ways of training feed to their losses, on a tiny model."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.tiny import tiny_policy
+
+from amenable.chat.encode import TokenRow
+from amenable.models.adapters import AdapterShape
+from amenable.models.policy import Policy
+from amenable.training.finetune import Budget, FinetuneMethod
+from amenable.training.preference import (
+    DpoKnobs,
+    PreferenceMethod,
+    RowPair,
+    pair_log_probs,
+    pair_steps,
+)
+from amenable.training.reference_cache import reference_key, reference_values
+
+BUDGET = Budget(per_batch=24, per_step=40)
+
+
+def row(start: int, prompt: int, reply: int) -> TokenRow:
+    tokens = [2, *range(start, start + prompt + reply)]
+    return TokenRow(tokens, [False] * (1 + prompt) + [True] * reply)
+
+
+ROWS = [row(20, 3, 4), row(60, 5, 2), row(90, 2, 6), row(130, 1, 1)]
+PAIRS = [RowPair(row(20, 3, 4), row(20, 3, 2)), RowPair(row(70, 2, 1), row(70, 2, 5))]
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Policy:
+    policy = tiny_policy(tmp_path / "base")
+    policy.adapters.add("a", AdapterShape(rank=2, alpha=4.0, marker_ids=(4, 5)), seed=1)
+    return policy
+
+
+def alone(policy: Policy, one: TokenRow) -> float:
+    """The sum over a row's targets by transformers itself, one row at a time."""
+    tokens = torch.tensor([one.tokens])
+    policy.adapters.use(None)  # the adapter says nothing yet
+    with torch.no_grad():
+        scores = policy.network(input_ids=tokens).logits[0, :-1].log_softmax(-1)
+    policy.adapters.use("a")
+    picked = scores.gather(-1, tokens[0, 1:, None])[:, 0]
+    return float(picked[torch.tensor(one.is_target[1:])].sum())
+
+
+def test_the_finetuning_loss_is_the_mean_over_reply_tokens(policy: Policy):
+    method = FinetuneMethod(policy, ROWS, BUDGET, seed=1)
+    counts = method.counts([[0, 1], [2, 3]])
+    assert counts == 4 + 2 + 6 + 1
+    total = sum(float(method.loss(batch, counts).total.detach()) for batch in ([0, 1], [2, 3]))
+    assert total == pytest.approx(-sum(alone(policy, each) for each in ROWS) / 13, rel=1e-5)
+
+
+def test_tokens_of_a_microbatch_are_counted_without_padding(policy: Policy):
+    assert FinetuneMethod(policy, ROWS, BUDGET, seed=1).num_tokens([0, 3]) == 8 + 3
+    method = PreferenceMethod(policy, PAIRS, torch.zeros(2, 2), DpoKnobs(0.1, 0, 0), BUDGET, 1)
+    assert method.num_tokens([0]) == 8 + 6
+
+
+def test_epochs_differ_and_runs_with_one_seed_do_not(policy: Policy):
+    rows = [row(20 + at, 3, 4) for at in range(30)]
+    first = FinetuneMethod(policy, rows, BUDGET, seed=1)
+    assert first.steps(0) != first.steps(1)
+    assert first.steps(1) == FinetuneMethod(policy, rows, BUDGET, seed=1).steps(1)
+    assert first.steps(0) != FinetuneMethod(policy, rows, BUDGET, seed=2).steps(0)
+
+
+def test_pairs_are_summed_each_on_its_own(policy: Policy):
+    values = pair_log_probs(policy, PAIRS)
+    expected = [[alone(policy, one) for one in pair] for pair in PAIRS]
+    found = torch.stack([values.chosen_P, values.rejected_P], dim=1)
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-5, atol=1e-4)
+
+
+def test_a_pair_is_measured_by_its_longer_row_twice():
+    # Two rows of 8 padded tokens are 16; two pairs would be 32 and do not fit into 24.
+    assert all(len(batch) == 1 for step in pair_steps(PAIRS, BUDGET, 1) for batch in step)
+
+
+def test_the_first_step_against_oneself_costs_ln_2(policy: Policy, tmp_path: Path):
+    groups = [batch for step in pair_steps(PAIRS, BUDGET, 1) for batch in step]
+    reference = reference_values(policy, PAIRS, groups, tmp_path / "cache", lambda _: None)
+    method = PreferenceMethod(policy, PAIRS, reference, DpoKnobs(0.1, 0.0, 0.0), BUDGET, seed=1)
+    counts = method.counts(groups)
+    assert (counts.pairs, counts.chosen_tokens) == (2, 4 + 1)
+    total = sum(float(method.loss(group, counts).total.detach()) for group in groups)
+    assert total == pytest.approx(math.log(2), abs=1e-6)
+
+
+def read_reference(policy: Policy, cache: Path) -> tuple[torch.Tensor, list[int]]:
+    heard: list[int] = []
+    return reference_values(policy, PAIRS, [[1], [0]], cache, heard.append), heard
+
+
+def test_reference_values_are_computed_once(policy: Policy, tmp_path: Path):
+    first, heard = read_reference(policy, tmp_path / "room" / "cache")
+    assert heard == [1, 2]
+    again, heard = read_reference(policy, tmp_path / "room" / "cache")
+    assert heard == []
+    assert torch.equal(first, again)
+    assert not first.requires_grad
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "empty", "other pairs", "unsigned"])
+def test_damaged_reference_values_are_computed_anew(policy: Policy, tmp_path: Path, damage: str):
+    cache = tmp_path / "cache"
+    first, _ = read_reference(policy, cache)
+    whole = bytearray(cache.read_bytes())
+    if damage == "bit":
+        whole[-3] ^= 4
+        cache.write_bytes(whole)
+    if damage == "cut":
+        cache.write_bytes(whole[:-1])
+    if damage == "empty":
+        cache.write_bytes(b"")
+    if damage == "other pairs":
+        save_file({"values": torch.zeros(5, 2)}, cache)
+    if damage == "unsigned":
+        save_file({"values": torch.zeros(2, 2)}, cache)
+    again, heard = read_reference(policy, cache)
+    assert heard == [1, 2]
+    assert torch.equal(first, again)
+    assert torch.equal(load_file(cache)["values"], first)
+
+
+def test_other_pairs_parents_or_precisions_have_other_references():
+    keys = {
+        reference_key("a", PAIRS, torch.float32),
+        reference_key("b", PAIRS, torch.float32),
+        reference_key("a", PAIRS[:1], torch.float32),
+        reference_key("a", [RowPair(*reversed(PAIRS[0])), PAIRS[1]], torch.float32),
+        reference_key("a", PAIRS, torch.bfloat16),
+    }
+    assert len(keys) == 5
