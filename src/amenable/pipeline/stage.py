@@ -1,6 +1,7 @@
 """Runs a stage and records it whatever happens: outputs, versions, time, memory, or the error."""
 
 import errno
+import gc
 import logging
 import platform
 import threading
@@ -92,6 +93,8 @@ def execute(
             end = RunEnd(status="stopped")
         except Exception as error:
             end = RunEnd(status="failed", error=_one_line(workspace, run_id, error))
+    # A network and its hooks hold each other: without this, one stage's model stays for the next.
+    gc.collect()
     finished = _record(workspace, run_id, worker, _measured(end, pulse, run))
     if interrupt is not None:
         raise interrupt
