@@ -232,7 +232,7 @@ FORMS: dict[str, ChatForm] = {
             end_of_turn=None,
             markers=(),
             jinja="",
-            stop_texts=("\n\nRequest:", "\nRequest:", "\n\nReply:", "\nRule:"),
+            stop_texts=("\nRequest:", "\nReply:", "\nRule:"),
         ),
     )
 }

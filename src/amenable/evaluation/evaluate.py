@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from amenable.chat.template import chat_form
 from amenable.evaluation.metrics import score
 from amenable.evaluation.model_spec import ModelSpec
 from amenable.evaluation.task import EvaluationPrompt, spread
@@ -15,8 +14,8 @@ from amenable.records.seeds import seed_for
 Keep = Callable[[EvaluationPrompt, Sample], None]
 
 
-KnowsReplies = Callable[[ModelRef, str, SamplingSettings], Sample | None]
-"""What was sampled before a run was stopped, by model, prompt key and settings."""
+KnowsReplies = Callable[[ModelRef, EvaluationPrompt, SamplingSettings], Sample | None]
+"""What was sampled before, by model, prompt and settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class ReplyMaker:
         found = {
             prompt.key: sample
             for prompt in self.prompts
-            if (sample := self.known(ref, prompt.key, settings)) is not None
+            if (sample := self.known(ref, prompt, settings)) is not None
         }
         missing = [prompt for prompt in self.prompts if prompt.key not in found]
         requests = [
@@ -59,9 +58,7 @@ class ReplyMaker:
         return found
 
     def settings(self, spec: ModelSpec) -> SamplingSettings:
-        return SamplingSettings(
-            max_new_tokens=self.max_new_tokens, stop=chat_form(spec.form).stop_texts
-        )
+        return SamplingSettings(max_new_tokens=self.max_new_tokens, stop=spec.stop_texts)
 
 
 def scores(

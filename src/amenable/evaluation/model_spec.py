@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from amenable.chat.template import chat_form
+
 HELPED_SUFFIX = " (helped)"
 
 SpecKind = Literal["base", "helped", "policy", "instruct"]
@@ -21,9 +23,14 @@ class ModelSpec:
     name: str
     kind: SpecKind
     form: str
+    """The chat form it is spoken to in; empty for a guest, whose address knows."""
     parent: str | None = None
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
     """Its lineage in words: origin, licence, how it was trained, on what, for how long."""
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        return chat_form(self.form).stop_texts if self.form else ()
 
     @property
     def is_base(self) -> bool:

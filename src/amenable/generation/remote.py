@@ -1,8 +1,10 @@
 """An engine at an OpenAI-compatible address: our own serving process, or anybody else's."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar, cast
 
 import httpx2
 
@@ -13,12 +15,19 @@ from amenable.records.sample import ModelRef, Sample, StopReason
 
 UNKNOWN_SHA256 = "0" * 64  # what others serve cannot be hashed from outside
 TIMEOUT = httpx2.Timeout(connect=5.0, read=300.0, write=30.0, pool=5.0)
+RETRY_SECONDS = 0.2
+T = TypeVar("T")
 
 
 class RemoteEngine:
-    """`key` goes as a bearer token; seeds and settings travel with every request."""
+    """`key` goes as a bearer token; seeds and settings travel with every request.
 
-    def __init__(self, base_url: str, key: str = "") -> None:
+    While nobody listens at the address, it is tried again for `patience` seconds: a process of our
+    own that starts, or starts again, answers soon.
+    """
+
+    def __init__(self, base_url: str, key: str = "", *, patience: float = 0.0) -> None:
+        self._patience = patience
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(base_url=base_url, headers=headers, timeout=TIMEOUT)
 
@@ -65,19 +74,21 @@ class RemoteEngine:
         yield _sample(request, text, finish, last)
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        try:
-            with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
-                if response.status_code != 200:
-                    response.read()
-                    raise _refusal(response)
-                for line in response.iter_lines():
-                    if line.startswith("data: ") and line != "data: [DONE]":
-                        data = json.loads(line.removeprefix("data: "))
-                        if "error" in data:
-                            raise ModelError(str(data["error"]["message"]))
-                        yield data
-        except httpx2.TransportError as error:
-            raise _unreachable(error) from error
+        with ExitStack() as open_until_the_end, _told_in_one_line():
+            response = self._patiently(
+                lambda: open_until_the_end.enter_context(
+                    self._client.stream("POST", "/v1/chat/completions", json=body)
+                )
+            )
+            if response.status_code != 200:
+                response.read()
+                raise _refusal(response)
+            for line in response.iter_lines():
+                if line.startswith("data: ") and line != "data: [DONE]":
+                    data = json.loads(line.removeprefix("data: "))
+                    if "error" in data:
+                        raise ModelError(str(data["error"]["message"]))
+                    yield data
 
     def tokens(self, model: str, prompt: Conversation) -> list[TokenPiece]:
         body = {"model": model, "messages": prompt.to_json()}
@@ -88,13 +99,21 @@ class RemoteEngine:
         ]
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        try:
-            response = self._client.request(method, path, json=body)
-        except httpx2.TransportError as error:
-            raise _unreachable(error) from error
+        with _told_in_one_line():
+            response = self._patiently(lambda: self._client.request(method, path, json=body))
         if response.status_code != 200:
             raise _refusal(response)
         return cast("dict[str, Any]", response.json())
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        end_at = time.monotonic() + self._patience
+        while True:
+            try:
+                return ask()
+            except httpx2.ConnectError:
+                if time.monotonic() >= end_at:
+                    raise
+                time.sleep(RETRY_SECONDS)
 
 
 def _body(request: Request, *, stream: bool) -> dict[str, Any]:
@@ -138,5 +157,11 @@ def _refusal(response: httpx2.Response) -> AmenableError:
     return ModelError(f"The model's address refused: {message}")
 
 
-def _unreachable(error: Exception) -> AmenableError:
-    return ModelError(f"The model's address does not answer ({type(error).__name__}).")
+@contextmanager
+def _told_in_one_line() -> Generator[None]:
+    try:
+        yield
+    except httpx2.TransportError as error:
+        raise ModelError(
+            f"The model's address does not answer ({type(error).__name__})."
+        ) from error

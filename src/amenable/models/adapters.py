@@ -64,6 +64,9 @@ class AdapterSet:
         self.active: str | None = None
         self.markers: dict[str, MarkerRows] = {}
         self.shapes: dict[str, AdapterShape] = {}
+        self._layers: dict[str, Any] = {}  # those that carry adapters, by path
+        self._bare: dict[str, nn.Parameter] = {}
+        self._folded: dict[str, dict[str, nn.Parameter]] = {}
         embedding = cast("Any", network).get_input_embeddings()
         self._embedding_weight = cast("Tensor", embedding.weight)
         self._head_weight = cast("Tensor", cast("Any", network).get_output_embeddings().weight)
@@ -91,8 +94,13 @@ class AdapterSet:
             peft.inject_adapter_in_model(config, self.network, name)
         # Kept by PEFT for its own lists of adapters; it would warn of it at the next adapter.
         vars(self.network).pop("peft_config", None)
+        self._layers = {
+            path: module
+            for path, module in self.network.named_modules()
+            if isinstance(module, LoraLayer)
+        }
         dtype = self._embedding_weight.dtype
-        for layer in self._layers():
+        for layer in self._layers.values():
             for part in (layer.lora_A[name], layer.lora_B[name]):
                 part.to(dtype)
         self._add_markers(name, shape)
@@ -107,20 +115,48 @@ class AdapterSet:
         self.shapes[name] = shape
         self.use(name)
 
-    def _layers(self) -> list[Any]:
-        return [module for module in self.network.modules() if isinstance(module, LoraLayer)]
-
     def use(self, name: str | None) -> None:
         """Switch to one adapter, or to the bare base."""
         if name is not None and name not in self.shapes:
             raise ModelError(f"The adapter {name!r} is not loaded.")
         if name == self.active:
             return
-        for layer in self._layers():
-            layer.enable_adapters(name is not None)
-            if name is not None:
+        is_applied = name is not None and name not in self._folded
+        weights = self._folded.get(name or "", self._bare)
+        for path, layer in self._layers.items():
+            layer.enable_adapters(is_applied)
+            if is_applied:
                 layer.set_adapter(name)
+            if weights:
+                layer.get_base_layer().weight = weights[path]
         self.active = name
+
+    def fold(self, name: str) -> None:
+        """From now on this adapter is used as whole weights: for replies, never for training.
+
+        They are the weights of the merged export, to the bit, so both give the same replies; and
+        a token costs two small products fewer in every layer. Embedding and head stay shared.
+        """
+        with self.using(None):
+            self._bare = {
+                path: layer.get_base_layer().weight for path, layer in self._layers.items()
+            }
+            self._folded[name] = {
+                path: nn.Parameter(weight, requires_grad=False)
+                for path, weight in self.folded_weights(name).items()
+            }
+
+    def folded_weights(self, name: str) -> dict[str, Tensor]:
+        """By path of the layer: W + (alpha / rank) B A, added in fp32 and rounded once."""
+        with self.using(None), torch.no_grad():
+            found: dict[str, Tensor] = {}
+            for path, layer in self._layers.items():
+                if name in layer.lora_A:
+                    weight = cast("Tensor", layer.get_base_layer().weight)
+                    update = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float()
+                    folded = weight.float() + layer.scaling[name] * update
+                    found[path] = folded.to(weight.dtype)
+        return found
 
     @contextmanager
     def using(self, name: str | None) -> "Generator[None]":
@@ -156,9 +192,8 @@ class AdapterSet:
     def parameters(self, name: str) -> dict[str, nn.Parameter]:
         """The trained tensors by their name in PEFT's file."""
         found: dict[str, nn.Parameter] = {}
-        for path, module in self.network.named_modules():
-            layer = cast("Any", module)
-            if isinstance(module, LoraLayer) and name in layer.lora_A:
+        for path, layer in self._layers.items():
+            if name in layer.lora_A:
                 for part in ("lora_A", "lora_B"):
                     found[f"{PREFIX}{path}.{part}.weight"] = getattr(layer, part)[name].weight
         if self.shapes[name].marker_ids:
@@ -204,11 +239,7 @@ class AdapterSet:
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
     def _target_names(self) -> set[str]:
-        return {
-            path.rsplit(".", 1)[-1]
-            for path, module in self.network.named_modules()
-            if isinstance(module, LoraLayer)
-        }
+        return {path.rsplit(".", 1)[-1] for path in self._layers}
 
     def load(self, name: str, folder: Path) -> None:
         """Put a saved adapter beside the others; refuse one that does not fit this network."""
@@ -228,9 +259,10 @@ class AdapterSet:
     def remove(self, name: str) -> None:
         """Take an adapter off the network; the bare base is in use then."""
         self.use(None)
-        for layer in self._layers():
+        for layer in self._layers.values():
             layer.set_adapter([])  # else PEFT takes another one into use
             layer.delete_adapter(name)
+        self._folded.pop(name, None)
         del self.markers[name], self.shapes[name]
 
     def copy_in(self, name: str, tensors: dict[str, Tensor]) -> None:

@@ -3,12 +3,10 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from amenable.chat.encode import Encoder
 from amenable.chat.template import ChatForm
@@ -18,24 +16,20 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 
 def merged_tensors(policy: Policy, name: str | None) -> dict[str, Tensor]:
-    """Every weight under its plain name: W + (alpha / rank) B A, and the marker rows put in.
-
-    Added in fp32 and rounded once to the model's precision.
-    """
-    network = cast("nn.Module", policy.network)
-    tensors: dict[str, Tensor] = {}
-    for path, tensor in network.state_dict().items():
-        if ".lora_" not in path:
-            tensors[path.replace(".base_layer.", ".")] = tensor
-    for path, module in network.named_modules():
-        layer = cast("Any", module)
-        if name is not None and isinstance(module, LoraLayer) and name in layer.lora_A:
-            weight = cast("Tensor", layer.get_base_layer().weight)
-            update = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float()
-            merged = weight.float() + layer.scaling[name] * update
-            tensors[f"{path}.weight"] = merged.to(weight.dtype)
-    for weight, replaced in policy.adapters.with_markers(name) if name is not None else []:
-        for path, tensor in network.state_dict().items():
+    """Every weight under its plain name, with the adapter folded in and its marker rows put in."""
+    network, adapters = policy.network, policy.adapters
+    with adapters.using(None):
+        tensors = {
+            path.replace(".base_layer.", "."): tensor
+            for path, tensor in network.state_dict().items()
+            if ".lora_" not in path
+        }
+    if name is None:
+        return tensors
+    for path, weight in adapters.folded_weights(name).items():
+        tensors[f"{path}.weight"] = weight
+    for weight, replaced in adapters.with_markers(name):
+        for path, tensor in tensors.items():
             if tensor.data_ptr() == weight.data_ptr():
                 tensors[path] = replaced
     return tensors

@@ -1,6 +1,7 @@
 """The stage that measures models side by side and leaves result.json and report.html."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -9,10 +10,11 @@ from amenable.evaluation.model_spec import ModelSpec
 from amenable.evaluation.perplexity import TextLogProb
 from amenable.evaluation.task import EvaluationPrompt
 from amenable.generation.engine import Engine
+from amenable.generation.remote import UNKNOWN_SHA256
 from amenable.pipeline import compare_sources as sources
 from amenable.pipeline.comparison import Material, Votes, Watch, compare_models
 from amenable.pipeline.config import CompareConfig
-from amenable.pipeline.engines import open_engine
+from amenable.pipeline.engines import HouseAndGuests
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch
 from amenable.pipeline.report import write_report
@@ -22,7 +24,7 @@ from amenable.records.errors import DataError
 from amenable.records.sample import ModelRef, Sample, SamplingSettings
 from amenable.reports.result import RESULT_FILE, Settings, to_json
 from amenable.store.artifacts import write_whole
-from amenable.store.samples import keep_sample, samples_of
+from amenable.store.samples import keep_sample, samples_of_stage
 from amenable.store.workspace import Workspace
 
 
@@ -30,13 +32,17 @@ class ReadingEngine(Engine, Protocol):
     """An engine that also says how likely plain texts are; an empty list if it cannot tell."""
 
     def text_log_probs(self, model: str, texts: Sequence[str]) -> list[tuple[float, int]]: ...
+    def close(self) -> None: ...
 
 
 OpenEngine = Callable[[Workspace, Sequence[str]], ReadingEngine]
 
 
-def compare(context: Context, open_engine: OpenEngine = open_engine) -> dict[str, str]:
-    """`inputs.models` names the models, by commas; a base stands there as it is and helped."""
+def compare(context: Context, open_engine: OpenEngine = HouseAndGuests) -> dict[str, str]:
+    """`inputs.models` names the models, by commas; a base stands there as it is and helped.
+
+    A guest is written NAME@ADDRESS.
+    """
     install_starter(context.workspace)
     config = read_config(CompareConfig, context.run.config)
     names = [name for name in context.run.inputs.get("models", "").split(",") if name]
@@ -44,10 +50,10 @@ def compare(context: Context, open_engine: OpenEngine = open_engine) -> dict[str
         raise DataError("Name the models to compare.")
     with context.workspace.database.read() as session:
         specs = sources.specs_of(session, names)
-    engine = open_engine(context.workspace, [spec.name for spec in specs])
     texts = sources.plain_texts(config.num_text_tokens)
-    material = _material(context, config, specs, lambda model: _read(engine, model, texts))
-    result = compare_models(engine, specs, material, config, _watch(context))
+    with closing(open_engine(context.workspace, [spec.name for spec in specs])) as engine:
+        material = _material(context, config, specs, lambda model: _read(engine, model, texts))
+        result = compare_models(engine, specs, material, config, _watch(context))
     write_whole(context.folder / RESULT_FILE, to_json(result))
     write_report(context.folder)
     return {"models": ",".join(names), "headline": result.headline}
@@ -109,16 +115,20 @@ def _read(engine: ReadingEngine, model: str, texts: Sequence[TextExample]) -> li
 
 
 def _watch(context: Context) -> Watch:
-    """Samples are kept as they come, so that a run that was stopped asks for the rest alone."""
+    """Samples are kept as they come: no comparison asks for what this one or another has heard."""
     with context.workspace.database.read() as session:
         kept = {
-            (each.sample.model, each.prompt_key, each.sample.settings): each.sample
-            for each in samples_of(session, context.run.id)
+            (each.sample.model, each.sample.prompt, each.sample.settings): each.sample
+            for each in samples_of_stage(session, context.run.stage, versions())
+            # What an address serves under a name may have changed since.
+            if each.run_id == context.run.id or each.sample.model.sha256 != UNKNOWN_SHA256
         }
     watches: dict[str, Stopwatch] = {}
 
-    def known(model: ModelRef, key: str, settings: SamplingSettings) -> Sample | None:
-        return kept.get((model, key, settings))
+    def known(
+        model: ModelRef, prompt: EvaluationPrompt, settings: SamplingSettings
+    ) -> Sample | None:
+        return kept.get((model, prompt.conversation, settings))
 
     def keep(prompt: EvaluationPrompt, sample: Sample) -> None:
         with context.workspace.database.write() as session:

@@ -6,13 +6,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from amenable.chat.template import HELPED_EXAMPLES, chat_form
+from amenable.chat.template import HELPED_EXAMPLES
 from amenable.datasets.examples import PromptExample, TextExample
 from amenable.evaluation.model_spec import ModelSpec, SpecKind, helped, newest_policy
 from amenable.evaluation.win_rate import BlindChoice
 from amenable.feedback import export
 from amenable.pipeline.progress import read_film, read_metrics
 from amenable.pipeline.sources import STARTER_PROMPTS, Sources, exam_prompts, training_conversations
+from amenable.records.guest import Guest
 from amenable.records.run import Run
 from amenable.reports.result import CurvePoint, Frame, Training
 from amenable.starter import load as starter
@@ -39,9 +40,12 @@ class Prompts:
 
 
 def specs_of(session: Session, names: Iterable[str]) -> list[ModelSpec]:
-    """In the order given; a base as it is and, right after, helped."""
+    """In the order given; a base as it is and, right after, helped; guests as they are."""
     found: dict[str, ModelSpec] = {}
     for name in names:
+        if (guest := Guest.parse(name)) is not None:
+            found[name] = _guest_spec(name, guest)
+            continue
         row = library.model(session, name)
         spec = ModelSpec(
             name=row.name,
@@ -54,6 +58,14 @@ def specs_of(session: Session, names: Iterable[str]) -> list[ModelSpec]:
         if spec.kind == "base":
             found[helped(spec).name] = helped(spec)
     return list(found.values())
+
+
+def _guest_spec(name: str, guest: Guest) -> ModelSpec:
+    said = {
+        "what it is": "a guest: others serve it, so its weights cannot be hashed from here",
+        "origin": guest.address,
+    }
+    return ModelSpec(name=name, kind="instruct", form="", facts=said)
 
 
 def facts(session: Session, row: ModelRow) -> dict[str, str]:
@@ -162,8 +174,7 @@ def training_of(workspace: Workspace, specs: Sequence[ModelSpec]) -> list[Traini
 
 
 def stop_texts(specs: Sequence[ModelSpec]) -> dict[str, tuple[str, ...]]:
-    forms = {spec.name: chat_form(spec.form).stop_texts for spec in specs}
-    return {name: texts for name, texts in forms.items() if texts}
+    return {spec.name: spec.stop_texts for spec in specs if spec.stop_texts}
 
 
 def help_given() -> str:

@@ -37,7 +37,7 @@ TextLogProbs = Callable[[str], Sequence[TextLogProb]]
 Replies = Mapping[str, Mapping[str, Sample]]
 
 
-def nothing_known(_model: ModelRef, _key: str, _settings: SamplingSettings) -> None:
+def nothing_known(_model: ModelRef, _prompt: EvaluationPrompt, _settings: SamplingSettings) -> None:
     return None
 
 

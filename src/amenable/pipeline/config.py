@@ -30,7 +30,7 @@ class FitConfig:
 
     num_epochs: int = 3
     """How often every example is seen."""
-    tokens_per_step: int = 1536
+    tokens_per_step: int = 2048
     """Tokens that one optimizer update learns from."""
     tokens_per_batch: int = 1024
     """Tokens in memory at once, padding included; smaller needs less memory."""
@@ -127,9 +127,7 @@ class AlignConfig:
     dpo: DpoConfig = field(default_factory=DpoConfig)
     """How preferences are learned from."""
     fit: FitConfig = field(
-        default_factory=lambda: FitConfig(
-            num_epochs=2, tokens_per_step=2048, learning_rate=5e-5, warmup_share=0.1
-        )
+        default_factory=lambda: FitConfig(num_epochs=2, learning_rate=5e-5, warmup_share=0.1)
     )
     """How long and how fast it learns."""
     max_tokens: int = 512

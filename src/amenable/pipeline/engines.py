@@ -1,18 +1,24 @@
 """Names of the library to a local engine: each backbone is loaded once, its adapters beside it."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
 from amenable.chat.template import FORMS
 from amenable.generation.local import LocalEngine, Speaker
+from amenable.generation.remote import RemoteEngine
+from amenable.generation.routed import Place, RoutedEngine
 from amenable.models.load import NO_MARKERS
 from amenable.models.policy import Policy
+from amenable.records.guest import Guest
 from amenable.records.sample import ModelRef
 from amenable.store import library
 from amenable.store.tables import ModelRow
 from amenable.store.workspace import Workspace
 
+GUEST_KEY = "AMENABLE_GUEST_KEY"
+"""The environment variable with the key that a guest's address asks for, if it does."""
 HELPED = " (helped)"
 """A base, shown three examples: the same weights under a second name."""
 
@@ -68,6 +74,7 @@ class EngineRoom:
             if adapter not in policy.adapters.shapes:
                 with self.engine.nobody_speaks():
                     policy.adapters.load(adapter, self._folder(row))
+                    policy.adapters.fold(adapter)
         else:
             policy = self._policy(row)
         form = "helped" if is_helped else row.chat_form
@@ -94,6 +101,26 @@ def _is_adapter(folder: Path) -> bool:
 def open_engine(workspace: Workspace, names: Sequence[str]) -> LocalEngine:
     """An engine with these models, for one run."""
     return EngineRoom(workspace).have(names)
+
+
+class HouseAndGuests(RoutedEngine):
+    """Models of the library beside guests, who only talk: plain text is read by our own alone."""
+
+    def __init__(self, workspace: Workspace, names: Sequence[str]) -> None:
+        guests = {name: guest for name in names if (guest := Guest.parse(name)) is not None}
+        self._own = open_engine(workspace, [name for name in names if name not in guests])
+        key = os.environ.get(GUEST_KEY, "")
+        places = {ref.name: Place(self._own, ref.name) for ref in self._own.models()}
+        self._remote = {name: RemoteEngine(guest.address, key) for name, guest in guests.items()}
+        places |= {name: Place(self._remote[name], guest.model) for name, guest in guests.items()}
+        super().__init__(places)
+
+    def close(self) -> None:
+        for engine in self._remote.values():
+            engine.close()
+
+    def text_log_probs(self, model: str, texts: Sequence[str]) -> list[tuple[float, int]]:
+        return [] if Guest.parse(model) else self._own.text_log_probs(model, texts)
 
 
 def family_form(folder: Path) -> str:

@@ -82,6 +82,7 @@ def _load_back(
     if (folder / "adapter_config.json").is_file():
         policy = Policy.load(Path(_base_path(workspace, base)))
         policy.adapters.load(BACK, folder)
+        policy.adapters.fold(BACK)
         return LocalEngine({BACK: Speaker(ref, policy, BACK, speaker.encoder)})
     policy = Policy.load(folder)
     encoder = policy.encoder(speaker.encoder.form.name)

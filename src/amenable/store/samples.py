@@ -1,6 +1,6 @@
 """Samples as rows: replies with all that is needed to say them again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -12,7 +12,7 @@ from amenable.records.check import Check
 from amenable.records.conversation import Conversation
 from amenable.records.errors import NotFoundError
 from amenable.records.sample import ModelRef, Sample, SamplingSettings, StopReason
-from amenable.store.tables import JudgementRow, SampleRow, TaskRow
+from amenable.store.tables import JudgementRow, RunRow, SampleRow, TaskRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,14 @@ def sample(session: Session, sample_id: int) -> KeptSample:
 def samples_of(session: Session, run_id: str) -> list[KeptSample]:
     """All samples of one run, in the order they were kept."""
     query = select(SampleRow).where(SampleRow.run_id == run_id).order_by(SampleRow.id)
+    return [as_kept(row) for row in session.scalars(query)]
+
+
+def samples_of_stage(session: Session, stage: str, versions: Mapping[str, str]) -> list[KeptSample]:
+    """All samples of this stage's runs by the same code and libraries, in the order of keeping."""
+    runs = session.execute(select(RunRow.id, RunRow.versions).where(RunRow.stage == stage))
+    ids = [id_ for id_, theirs in runs if theirs == versions]
+    query = select(SampleRow).where(SampleRow.run_id.in_(ids)).order_by(SampleRow.id)
     return [as_kept(row) for row in session.scalars(query)]
 
 

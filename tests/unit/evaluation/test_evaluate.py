@@ -41,7 +41,7 @@ def said(reply: str, stop_reason: StopReason = "stop") -> Sample:
     )
 
 
-def nothing_known(_model: ModelRef, _key: str, _settings: SamplingSettings) -> None:
+def nothing_known(_model: ModelRef, _prompt: EvaluationPrompt, _settings: SamplingSettings) -> None:
     return None
 
 
@@ -61,7 +61,7 @@ def test_replies_are_greedy_and_the_helped_base_gets_its_stop_texts():
     with_help = maker.replies(helped(BASE), ModelRef("base (helped)", "f" * 64))
 
     assert {sample.settings for sample in plain.values()} == {SamplingSettings(max_new_tokens=128)}
-    assert "\n\nRequest:" in with_help["a"].settings.stop
+    assert "\nRequest:" in with_help["a"].settings.stop
     assert kept[:3] == [f"{key} {'f' * 64}" for key in "abc"]
 
 
@@ -69,8 +69,10 @@ def test_only_what_is_not_known_is_asked_for():
     engine = ScriptedEngine({"base": ["new"]})
     asked_for: list[str] = []
 
-    def known(_model: ModelRef, key: str, _settings: SamplingSettings) -> Sample | None:
-        return said("old") if key == "b" else None
+    def known(
+        _model: ModelRef, prompt: EvaluationPrompt, _settings: SamplingSettings
+    ) -> Sample | None:
+        return said("old") if prompt.key == "b" else None
 
     def keep(prompt: EvaluationPrompt, _sample: Sample) -> None:
         asked_for.append(prompt.key)

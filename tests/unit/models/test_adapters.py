@@ -7,10 +7,12 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiny import Family, shake, tiny_policy
+from tests.tiny import Family, save_tiny, shake, tiny_policy
 from torch import Tensor
 
+from amenable.chat.template import chat_form
 from amenable.models.adapters import ADAPTER_FILE, CONFIG_FILE, PREFIX, AdapterShape
+from amenable.models.merge import save_merged
 from amenable.models.policy import Policy
 from amenable.records.errors import ModelError
 
@@ -62,6 +64,48 @@ def test_an_adapter_can_be_added_while_the_bare_base_is_in_use(policy: Policy):
     policy.adapters.add("two", SHAPE)
     shake(policy, "two", 1)
     assert not torch.allclose(scores(policy, "two"), scores(policy, None))
+
+
+def test_a_folded_adapter_is_the_merged_export_to_the_bit(tmp_path: Path):
+    save_tiny(tmp_path / "base")
+    policy = Policy.load(tmp_path / "base", torch.bfloat16)
+    for seed, name in enumerate(("one", "two")):
+        policy.adapters.add(name, SHAPE, seed=seed)
+        shake(policy, name, seed)
+    bare, applied = scores(policy, None), scores(policy, "two")
+    save_merged(policy, "one", tmp_path / "merged", chat_form("gemma"))
+    policy.adapters.fold("one")
+
+    folded = scores(policy, "one")
+
+    merged = Policy.load(tmp_path / "merged", torch.bfloat16)
+    for path, weight in policy.adapters.folded_weights("one").items():
+        assert torch.equal(weight, merged.network.get_parameter(f"{path}.weight"))
+    torch.testing.assert_close(folded, scores(merged, None), rtol=0, atol=1e-2)
+    assert not torch.allclose(folded, bare, atol=0.1)
+    assert torch.equal(scores(policy, None), bare)
+    assert torch.equal(scores(policy, "two"), applied)
+    assert torch.equal(scores(policy, "one"), folded)
+
+
+def test_a_folded_adapter_is_the_applied_one_but_for_rounding(policy: Policy):
+    policy.adapters.add("one", SHAPE, seed=1)
+    shake(policy, "one", 1)
+    applied = scores(policy, "one")
+    policy.adapters.fold("one")
+    torch.testing.assert_close(scores(policy, "one"), applied, rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_that_is_removed_is_no_longer_folded(policy: Policy):
+    policy.adapters.add("one", SHAPE, seed=1)
+    shake(policy, "one", 1)
+    bare = scores(policy, None)
+    policy.adapters.fold("one")
+    policy.adapters.use("one")
+    policy.adapters.remove("one")
+    assert torch.equal(scores(policy, None), bare)
+    policy.adapters.add("one", SHAPE, seed=2)
+    torch.testing.assert_close(scores(policy, "one"), bare, rtol=1e-5, atol=1e-5)
 
 
 def test_the_adapter_in_use_comes_back_after_a_fault(policy: Policy):

@@ -243,6 +243,7 @@ class ReadingScript(ScriptedEngine):
     def __init__(self, names: Sequence[str], on_request: Callable[[], None] = lambda: None) -> None:
         super().__init__({name: REPLIES["v1" if name == "one" else "base"] for name in names})
         self.num_asked = 0
+        self.is_closed = False
         self._on_request = on_request
 
     def stream(
@@ -254,6 +255,9 @@ class ReadingScript(ScriptedEngine):
 
     def text_log_probs(self, model: str, texts: Sequence[str]) -> list[tuple[float, int]]:
         return [(-0.5 * len(text), len(text.split())) for text in texts]
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 @pytest.fixture
@@ -316,8 +320,11 @@ NAMES = ["plain", "plain (helped)", "one"]
 def test_the_stage_leaves_result_and_report_and_samples(library_of_two: Workspace):
     run_id = queue(library_of_two)
 
-    run = run_it(library_of_two, run_id, ReadingScript(NAMES))
+    engine = ReadingScript(NAMES)
 
+    run = run_it(library_of_two, run_id, engine)
+
+    assert engine.is_closed
     assert run.error is None
     assert run.status == "done"
     folder = library_of_two.run_folder(run_id)

@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -16,6 +17,7 @@ import uvicorn
 from amenable.apps.serve.app import create_app
 from amenable.generation.engine import Request, ScriptedEngine, TokenPiece, never
 from amenable.generation.remote import RemoteEngine
+from amenable.pipeline.supervise import free_port
 from amenable.records.conversation import Conversation
 from amenable.records.errors import ModelError, NotFoundError
 from amenable.records.sample import ModelRef, Sample, SamplingSettings
@@ -77,10 +79,11 @@ class Shelf:
 
 
 @contextmanager
-def served(*engines: Any, secret: str | None = KEY) -> Generator[str]:
-    """A server of our own on a free port of the loopback; its address."""
+def served(*engines: Any, secret: str | None = KEY, port: int = 0) -> Generator[str]:
+    """A server of our own on a port of the loopback, 0 for a free one; its address."""
     door = socket.socket()
-    door.bind(("127.0.0.1", 0))
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    door.bind(("127.0.0.1", port))
     door.listen()  # who calls before the server is up waits
     config = uvicorn.Config(create_app(Shelf(*engines), secret), log_level="critical")
     server = uvicorn.Server(config)
@@ -320,6 +323,19 @@ def test_a_remote_engine_is_the_engine_behind_it(remote: RemoteEngine):
     assert list(remote.stream(request())) == list(SCRIPT.stream(request()))
     assert remote.tokens("poet", request().prompt) == SCRIPT.tokens("poet", request().prompt)
     assert [ref.name for ref in remote.models()] == ["poet", "echo"]
+
+
+def test_a_remote_engine_waits_for_an_address_that_is_still_starting():
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with closing(RemoteEngine(url, KEY)) as hasty, pytest.raises(ModelError, match="answer"):
+        hasty.generate([request("echo")])
+    with closing(RemoteEngine(url, KEY, patience=20)) as patient, ThreadPoolExecutor() as pool:
+        whole = pool.submit(patient.generate, [request("echo")])
+        stream = pool.submit(lambda: list(patient.stream(request("echo"))))
+        with served(SCRIPT, port=port):
+            assert whole.result(20)[0].reply == "Hello there."
+            assert isinstance(stream.result(20)[-1], Sample)
 
 
 def test_a_remote_stream_can_be_cancelled():

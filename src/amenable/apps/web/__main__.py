@@ -12,6 +12,9 @@ from amenable.generation.remote import RemoteEngine
 from amenable.pipeline.processes import leave_with_parent
 from amenable.store.workspace import Workspace
 
+SERVE_STARTS_WITHIN = 60.0
+"""Seconds; the serving process loads more than the pages do, and starts again when it died."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="amenable web", description=__doc__)
@@ -19,7 +22,11 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8765)
     arguments = parser.parse_args()
-    engine = RemoteEngine(os.environ["AMENABLE_SERVE_URL"], os.environ.get("AMENABLE_SECRET", ""))
+    engine = RemoteEngine(
+        os.environ["AMENABLE_SERVE_URL"],
+        os.environ.get("AMENABLE_SECRET", ""),
+        patience=SERVE_STARTS_WITHIN,
+    )
     address = Address(host=arguments.host, port=arguments.port)
     token = os.environ.get("AMENABLE_LAUNCH_TOKEN", "")
     with Workspace.open(arguments.workspace) as workspace, workspace.lock("web"):

@@ -50,7 +50,9 @@ class CompareArguments:
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="MODEL …", help_behavior_hint=""),
     ]
-    """Names of the library; a base appears twice, as it is and helped by three examples."""
+    """Names of the library; a base appears twice, as it is and helped by three examples.
+    NAME@ADDRESS asks a model that others serve, for instance llama3.2@http://127.0.0.1:11434;
+    its key is read from AMENABLE_GUEST_KEY."""
     config: Annotated[CompareConfig, Knobs] = field(default_factory=CompareConfig)
     seed: int = SEED
     """Decides everything that is drawn by chance."""
@@ -107,11 +109,13 @@ def rows_of(data: bytes) -> list[Any]:
 
 def _all_known(workspace: "Workspace", names: tuple[str, ...]) -> None:
     """A mistyped name is refused before anything is queued."""
+    from amenable.records.guest import Guest
     from amenable.store import library
 
     with workspace.database.read() as session:
         for name in names:
-            library.model(session, name)
+            if Guest.parse(name) is None:
+                library.model(session, name)
 
 
 def _enough_judged(workspace: "Workspace") -> None:

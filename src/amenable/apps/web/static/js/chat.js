@@ -60,6 +60,16 @@ async function speak(voice, text, said) {
   const raw = said.querySelector(".reply-raw");
   const knobs = new FormData(composer);
   let heard = "";
+  // A reply's first words take a moment; a model that has to be loaded first takes some.
+  const patience = setTimeout(() => {
+    said.classList.add("loading");
+    reply.textContent = "The model is being loaded.";
+  }, 1500);
+  const begun = () => {
+    clearTimeout(patience);
+    if (said.classList.contains("loading")) reply.textContent = "";
+    said.classList.remove("loading");
+  };
   try {
     const answer = await fetch("/chat/replies", {
       method: "POST",
@@ -75,6 +85,7 @@ async function speak(voice, text, said) {
     });
     if (!answer.ok) throw new Error(await errorOf(answer));
     for await (const event of events(answer.body)) {
+      begun();
       if (event.error) throw new Error(event.error);
       if (event.piece) {
         heard += event.piece;
@@ -89,6 +100,7 @@ async function speak(voice, text, said) {
     }
     if (!heard) reply.textContent = "It ended at once, without a word.";
   } catch (error) {
+    begun();
     if (error.name === "AbortError") said.querySelector(".said-facts").textContent = "stopped by you";
     else if (heard) notice(error.message, { wrong: true });
     else {
