@@ -330,3 +330,39 @@ def test_ones_own_data_begins_a_loop_of_its_own(workspace: Workspace):
     with workspace.database.read() as session:
         run = runs.list_runs(session)[0]
     assert (run.stage, run.inputs["model"]) == ("prepare", "./my-base")
+
+
+def test_models_of_ones_choice_are_compared_with_a_guest(workspace: Workspace):
+    guest_name = "llama@http://127.0.0.1:9/v1"
+    with guest(workspace, "done") as client:
+        assert guest_name.partition("@")[0] not in client.get("/report").text
+        form = {"models": [BASE, V1, BASE], "guest": f" {guest_name} "}
+        reply = client.post("/report/compare", data=form, follow_redirects=False)
+        run_id = reply.headers["location"].removeprefix("/runs/")
+
+    with workspace.database.read() as session:
+        run = runs.get(session, run_id)
+    assert (run.stage, run.inputs["models"]) == ("compare", f"{BASE},{V1},{guest_name}")
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        ({}, 422),
+        ({"models": ["ghost"]}, 404),
+        ({"models": [BASE], "guest": "llama at home"}, 400),
+        ({"models": [BASE], "guest": "llama@ftp://host"}, 400),
+        ({"models": [BASE] * 9}, 422),
+    ],
+)
+def test_a_comparison_of_nobody_is_refused(
+    workspace: Workspace, form: dict[str, Any], status: int
+):
+    with guest(workspace, "judging") as client:
+        with workspace.database.read() as session:
+            before = len(runs.list_runs(session))
+        reply = client.post("/report/compare", data=form)
+        assert reply.status_code == status
+        assert reply.json()["error"]
+        with workspace.database.read() as session:
+            assert len(runs.list_runs(session)) == before

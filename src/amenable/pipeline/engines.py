@@ -1,7 +1,7 @@
 """Names of the library to a local engine: each backbone is loaded once, its adapters beside it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -11,6 +11,7 @@ from amenable.generation.remote import RemoteEngine
 from amenable.generation.routed import Place, RoutedEngine
 from amenable.models.load import NO_MARKERS
 from amenable.models.policy import Policy
+from amenable.records.errors import ModelError
 from amenable.records.guest import Guest
 from amenable.records.sample import ModelRef
 from amenable.store import library
@@ -69,7 +70,9 @@ class EngineRoom:
         row = self._row(library_name)
         adapter = None
         if _is_adapter(self._folder(row)) and row.base is not None:
-            policy = self._policy(self._row(row.base))
+            base = self._row(row.base)
+            _check_base(Policy.read_info(self._folder(row)), row.name, base)
+            policy = self._policy(base)
             adapter = row.name
             if adapter not in policy.adapters.shapes:
                 with self.engine.nobody_speaks():
@@ -92,6 +95,14 @@ class EngineRoom:
 
     def _folder(self, row: ModelRow) -> Path:
         return self._workspace.folder / row.folder
+
+
+def _check_base(info: Mapping[str, object], name: str, base: ModelRow) -> None:
+    """Another base of the same shapes would take the adapter without a word, and speak badly."""
+    if info.get("base_sha256", base.sha256) != base.sha256:
+        raise ModelError(
+            f"{name} was trained on other weights than those of {base.name} that are here now."
+        )
 
 
 def _is_adapter(folder: Path) -> bool:

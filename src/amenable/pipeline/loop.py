@@ -246,6 +246,11 @@ def improve(session: Session, config: AlignConfig) -> str:
     return _queue(session, _Wanted("align", inputs, asdict(config)))
 
 
+def compare(session: Session, names: Sequence[str]) -> str:
+    """Queue a comparison that a person asks for, beside those of the loop; gives the run's id."""
+    return _queue(session, _Wanted("compare", {"models": ",".join(names)}, {}))
+
+
 def _queue(session: Session, wanted: _Wanted) -> str:
     return runs.queue(
         session,

@@ -69,7 +69,11 @@ def _choose(context: Context, config: SampleConfig, models: tuple[str, str]) -> 
     with context.workspace.database.read() as session:
         prompts = feedback_prompts(session)
         judged = judged_prompt_keys(session) if config.purpose == "proof" else frozenset[str]()
-    keyed = {prompt.key or f"prompt-{at}": prompt for at, prompt in enumerate(prompts)}
+    keyed: dict[str, PromptExample] = {}
+    for at, prompt in enumerate(prompts):
+        # Two data sets may use the same key; what came first keeps it.
+        key = prompt.key or f"prompt-{at}"
+        keyed[key if key not in keyed else f"{key}-{at}"] = prompt
     fresh = [key for key in keyed if key not in judged] or list(keyed)
     if not fresh:
         raise DataError("There is no prompt to reply to. Import some on the Data page.")

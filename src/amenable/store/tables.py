@@ -41,7 +41,7 @@ class ModelRow(Table):
     kind: Mapped[str] = mapped_column(String(20))  # base, policy, instruct (ready-made by others)
     parent: Mapped[str | None] = mapped_column(String(100))  # the model it was trained from
     base: Mapped[str | None] = mapped_column(String(100))  # the backbone under its adapter
-    chat_form: Mapped[str] = mapped_column(String(20))  # gemma, chatml, llama3, plain
+    chat_form: Mapped[str] = mapped_column(String(20))  # a name in chat/template.py
     licence: Mapped[str] = mapped_column(String(100))
     origin: Mapped[str] = mapped_column(Text)  # where it came from, in words
     folder: Mapped[str] = mapped_column(Text)  # below the workspace

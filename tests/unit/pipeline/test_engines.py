@@ -94,3 +94,11 @@ def test_a_broken_version_stays_broken_until_it_is_mended(versions: Workspace):
 def test_an_unknown_name_is_answered_with_the_known_ones(versions: Workspace):
     with pytest.raises(NotFoundError, match="tiny-instruct-1"):
         open_engine(versions, ["ghost"])
+
+
+def test_an_adapter_of_another_base_is_refused(versions: Workspace):
+    path = versions.library / V2 / INFO_FILE
+    info = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(info | {"base_sha256": "f" * 64}))
+    with pytest.raises(ModelError, match="other weights than those of tiny"):
+        open_engine(versions, [V2])
