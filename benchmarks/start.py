@@ -21,6 +21,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read when torch is importe
 import torch
 
 from amenable.models.adapters import AdapterShape
+from amenable.models.head import CHUNK_ROWS
 from amenable.models.policy import Policy
 from amenable.pipeline.config import FinetuneConfig, PrepareConfig
 from amenable.pipeline.engines import family_form
@@ -111,7 +112,7 @@ def _finetuning(workspace: Workspace) -> tuple[Policy, FinetuneMethod]:
         rank=config.lora.rank, alpha=config.lora.alpha, marker_ids=encoder.marker_ids
     )
     policy.adapters.add(LEARNER, shape)
-    rows = training_rows(encoder, conversations, config)
+    rows = training_rows(encoder, conversations, config, seed=7).rows
     budget = Budget(config.fit.tokens_per_batch, config.fit.tokens_per_step)
     return policy, FinetuneMethod(policy, rows, budget, seed=7)
 
@@ -126,11 +127,11 @@ def _training_rows(workspace: Workspace) -> list[tuple[str, str]]:
     backbone = policy.num_parameters - head.numel()
     left = torch.randn(1024, 640).to(head.dtype)
     right = torch.randn(640, 2048).to(head.dtype)
-    hidden = torch.randn(192, head.shape[1]).to(head.dtype)
+    hidden = torch.randn(CHUNK_ROWS, head.shape[1]).to(head.dtype)
 
     def probe() -> tuple[float, float]:
         body = _rate(lambda: left @ right, 2 * 1024 * 640 * 2048)
-        return body, _rate(lambda: hidden @ head.T, 2 * 192 * head.numel())
+        return body, _rate(lambda: hidden @ head.T, 2 * CHUNK_ROWS * head.numel())
 
     steps = method.steps(0)[: NUM_STEPS + 1]
     update.take(steps[0], 1e-5, 1.0)

@@ -10,6 +10,7 @@ import pytest
 from tests.equivalence.killed import Moment, live
 from tests.tiny import put_tiny
 
+from amenable.feedback.tasks import Pile
 from amenable.pipeline.progress import read_film, read_metrics
 from amenable.pipeline.simulate import judge_what_waits
 from amenable.pipeline.sources import install_starter
@@ -56,7 +57,7 @@ def aligning(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         policy = done(workspace, queue(workspace, "finetune", put_tiny(workspace), FINETUNE))
         done(workspace, queue(workspace, "sample", policy, SAMPLE))
         with workspace.database.write() as session:
-            assert judge_what_waits(session, seed=1) >= 20
+            assert judge_what_waits(session, [Pile("improve")], seed=1) >= 20
         return workspace.folder, queue(workspace, "align", policy, ALIGN)
 
 

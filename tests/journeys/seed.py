@@ -3,6 +3,7 @@
 By hand: python -m tests.journeys.seed FOLDER STAGE, where STAGE is one of STAGES; then look.
 """
 
+import hashlib
 import math
 import random
 import sys
@@ -19,13 +20,14 @@ from amenable.feedback import people, tasks
 from amenable.feedback.tasks import Submission
 from amenable.generation.engine import ScriptedEngine
 from amenable.models.catalogue import KNOWN_MODELS
-from amenable.pipeline import licences, sources
+from amenable.pipeline import costs, licences, sources
+from amenable.pipeline.costs import StageCost
 from amenable.pipeline.progress import Progress, RunLog
 from amenable.records.conversation import Conversation
 from amenable.records.sample import ModelRef, Sample, SamplingSettings
 from amenable.reports.result import to_json
 from amenable.starter import load as starter
-from amenable.store import library, runs, samples, settings
+from amenable.store import library, runs, samples
 from amenable.store.library import DatasetEntry, ModelEntry
 from amenable.store.runs import RunEnd
 from amenable.store.workspace import Workspace
@@ -40,6 +42,11 @@ STAGES: tuple[Stage, ...] = (
 )  # fmt: skip
 
 WORKER = "seed@1"
+
+
+def content_of(name: str) -> str:
+    """A hash for a model that has no content."""
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def engine() -> ScriptedEngine:
@@ -85,7 +92,8 @@ def _after_finetuning(workspace: Workspace, stage: Stage) -> None:
 
 def _after_improving(workspace: Workspace, stage: Stage) -> None:
     is_simulated = stage == "simulated"
-    align = _done(workspace, "align", {"model": V1, "comparisons": "improve"}, {"model": V2})
+    inputs = {"model": V1, "comparisons": "improve"}
+    align = _done(workspace, "align", inputs, {"model": V2, "judged": "27"})
     _losses(workspace, align, 60, start=math.log(2), end=0.41)
     _models(workspace, V2, run_id=align, is_simulated=is_simulated)
     proof = _done(
@@ -95,19 +103,19 @@ def _after_improving(workspace: Workspace, stage: Stage) -> None:
     _pairs(workspace, proof, "proof", 12, (V1, V2))
     if stage != "proving":
         _judge(workspace, "proof", 12, is_simulated=is_simulated)
-        _compare(workspace, (BASE, V1, V2), is_simulated=is_simulated)
+        _compare(workspace, (BASE, V1, V2), blind="12", is_simulated=is_simulated)
 
 
 def _plan(workspace: Workspace) -> None:
     """As the probe of a machine leaves it."""
     plan = {
-        "finetune": {"seconds": 610, "memory_bytes": 2_600_000_000},
-        "sample": {"seconds": 260, "memory_bytes": 1_400_000_000},
-        "align": {"seconds": 210, "memory_bytes": 2_600_000_000},
-        "compare": {"seconds": 300, "memory_bytes": 1_400_000_000},
+        "finetune": StageCost(seconds=610, memory_bytes=2_600_000_000),
+        "sample": StageCost(seconds=260, memory_bytes=1_400_000_000),
+        "align": StageCost(seconds=210, memory_bytes=2_600_000_000),
+        "compare": StageCost(seconds=300, memory_bytes=1_400_000_000),
     }
     with workspace.database.write() as session:
-        settings.put(session, "plan", plan)
+        costs.keep(session, BASE, plan)
 
 
 def _queue(
@@ -250,7 +258,7 @@ def _models(
                 session,
                 ModelEntry(
                     name=name,
-                    sha256=f"{abs(hash(name)):064x}"[:64],
+                    sha256=content_of(name),
                     kind=kind,
                     chat_form="plain" if kind == "base" else "gemma",
                     licence=licence,
@@ -299,7 +307,7 @@ def _sample(prompt: Conversation, reply: str, model: str, *, ends: bool = True) 
     return Sample(
         prompt=prompt,
         reply=reply,
-        model=ModelRef(model, "0" * 64),
+        model=ModelRef(model, content_of(model)),
         settings=SamplingSettings(temperature=0.9),
         seed=7,
         stop_reason="stop" if ends else "length",
@@ -342,7 +350,7 @@ def _judge(
 
 
 def _answer(session: Session, person_id: int, purpose: tasks.Purpose, position: int) -> None:
-    pair = tasks.claim_next(session, person_id, purpose, datetime.now(UTC))
+    pair = tasks.claim_next(session, person_id, tasks.Pile(purpose), datetime.now(UTC))
     assert pair is not None
     choices: tuple[tasks.Answer, ...] = ("left", "right", "left", "tie", "right", "both_bad")
     tasks.submit(
@@ -358,10 +366,11 @@ def _answer(session: Session, person_id: int, purpose: tasks.Purpose, position: 
     )
 
 
-def _compare(workspace: Workspace, models: tuple[str, ...], *, is_simulated: bool) -> None:
-    run_id = _done(
-        workspace, "compare", {"models": ",".join(models)}, {"report": "report.html"}, seconds=287.0
-    )
+def _compare(
+    workspace: Workspace, models: tuple[str, ...], *, blind: str = "", is_simulated: bool
+) -> None:
+    inputs = {"models": ",".join(models)} | ({"blind": blind} if blind else {})
+    run_id = _done(workspace, "compare", inputs, {"report": "report.html"}, seconds=287.0)
     newest = models[-1]
     prompts = starter.evaluation_prompts()
     with workspace.database.write() as session:

@@ -25,7 +25,6 @@ KNOBS: dict[str, dict[str, Any]] = {
     "sample": {"num_prompts": 24, "max_new_tokens": 10},
     "compare": {
         "num_prompts": 8,
-        "num_ends_prompts": 4,
         "max_new_tokens": 10,
         "num_text_tokens": 256,
     },

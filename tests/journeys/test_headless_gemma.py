@@ -31,7 +31,6 @@ KNOBS: dict[str, dict[str, Any]] = {
     "sample": {"num_prompts": 24, "max_new_tokens": 32},
     "compare": {
         "num_prompts": 24,
-        "num_ends_prompts": 24,
         "max_new_tokens": 48,
         "num_text_tokens": 1500,
     },

@@ -4,9 +4,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 from sqlalchemy import select
 from tests.journeys.seed import Stage
 from tests.journeys.texts import BASE, V1
@@ -14,11 +15,13 @@ from tests.journeys.web import CHROMIUM, CHROMIUM_ARGUMENTS, TOKEN, served
 
 from amenable.feedback.export import comparisons, mended_demonstrations
 from amenable.generation.engine import Request, ScriptedEngine, never
+from amenable.pipeline.supervise import free_port
 from amenable.records.sample import Sample
 from amenable.store.tables import SampleRow
 from amenable.store.workspace import Workspace
 
 pytestmark = pytest.mark.browser
+FORGET_LINKS = "DELETE FROM settings WHERE key LIKE 'launch:%'"  # so that one token opens it again
 ROOMS = ("/", "/chat", "/judge", "/data", "/models", "/runs", "/report")
 
 
@@ -181,6 +184,143 @@ def test_an_answer_that_does_not_arrive_is_sent_again_and_kept_once(
 
     with workspace.database.read() as session:
         assert len(comparisons(session, "improve")) == 14
+
+
+def num_judged(workspace: Workspace) -> int:
+    with workspace.database.read() as session:
+        return len(comparisons(session, "improve"))
+
+
+def enter(page: Page, address: str) -> None:
+    page.goto(f"{address}/start?token={TOKEN}")
+    page.wait_for_url(f"{address}/")
+
+
+def test_an_answer_waits_for_its_own_workspace(
+    workspace: Workspace, browser: Browser, tmp_path: Path
+):
+    """Two workspaces, one after the other at the same address, in the same browser."""
+    port = free_port()
+    with Workspace.open(tmp_path / "other") as other:
+        with served(workspace, "judging", port=port) as address:
+            visitor = visit(browser, address)
+            left_open = visitor.go("/judge")
+            left_open.route("**/judge/submissions", lambda route: route.abort())
+            left_open.keyboard.press("1")
+            left_open.wait_for_selector("[data-lost]:has-text('does not answer')")
+        with served(other, "judging", port=port):
+            later = left_open.context.new_page()
+            enter(later, address)
+            posted: list[str] = []
+            later.on("request", lambda request: posted.append(request.url))
+            later.goto(f"{address}/judge")
+            later.wait_for_load_state("networkidle")
+            assert not [url for url in posted if url.endswith("/submissions")]
+            # The page that was left open goes on sending, to whoever listens there now.
+            left_open.unroute("**/judge/submissions")
+            left_open.wait_for_selector("[data-lost]:has-text('Another workspace is open')")
+            left_open.close()
+        assert (num_judged(workspace), num_judged(other)) == (13, 13)
+        with served(workspace, "new", port=port):
+            with workspace.database.write() as session:
+                session.connection().exec_driver_sql(FORGET_LINKS)
+            enter(later, address)
+            later.goto(f"{address}/judge")
+            later.wait_for_selector("[data-done]:text('14')")
+        assert (num_judged(workspace), num_judged(other)) == (14, 13)
+
+
+def test_another_tab_delivers_an_answer_once(workspace: Workspace, browser: Browser):
+    with served(workspace, "judging") as address:
+        first = visit(browser, address).go("/judge")
+        first.route("**/judge/submissions", lambda route: route.abort())
+        first.keyboard.press("1")
+        first.wait_for_selector("[data-lost]:has-text('does not answer')")
+        second = first.context.new_page()
+        second.goto(f"{address}/judge")
+        second.wait_for_selector("[data-done]:text('14')")
+        first.wait_for_selector("[data-done]:text('14')", timeout=15_000)
+        assert first.get_attribute("[data-pair]", "data-task") == second.get_attribute(
+            "[data-pair]", "data-task"
+        )
+
+    assert num_judged(workspace) == 14
+
+
+def refuse(page: Page, status: int, error: str) -> list[Route]:
+    """Answer every submission so; gives the list of those that came."""
+    came: list[Route] = []
+
+    def answer(route: Route) -> None:
+        came.append(route)
+        route.fulfill(status=status, json={"error": error})
+
+    page.route("**/judge/submissions", answer)
+    return came
+
+
+def test_trouble_of_the_server_is_said_in_its_words_and_the_answer_waits(
+    workspace: Workspace, browser: Browser
+):
+    full = "The disk is full: nothing was kept. Free some room, then repeat."
+    with served(workspace, "judging") as address:
+        page = visit(browser, address).go("/judge")
+        came = refuse(page, 503, full)
+        page.keyboard.press("1")
+        page.wait_for_selector(f"[data-lost]:has-text('{full} Trying again')")
+        page.wait_for_selector("[data-again]:not([hidden])", timeout=20_000)
+        assert "does not answer" not in page.inner_text("[data-lost]")
+        num_tried = len(came)
+        page.keyboard.press("2")  # one pair, one answer: the first has to be settled
+        page.wait_for_selector("#notices:has-text('try again, or discard')")
+        page.reload()
+        page.wait_for_selector(f"[data-lost]:has-text('{full} Your answer waits')")
+        assert len(came) == num_tried + 1  # one more try at each load, no more
+        assert num_judged(workspace) == 13
+        page.unroute("**/judge/submissions")
+        page.click("[data-again]")
+        page.wait_for_selector("[data-done]:text('14')")
+        assert page.locator("[data-lost]").is_hidden()
+
+    with workspace.database.read() as session:
+        assert comparisons(session, "improve")[-1].choice == "left"
+
+
+def test_a_refused_answer_is_sent_once_and_can_be_discarded(workspace: Workspace, browser: Browser):
+    with served(workspace, "judging") as address:
+        page = visit(browser, address).go("/judge")
+        task = page.get_attribute("[data-pair]", "data-task")
+        came = refuse(page, 403, "This request came from another page, so nothing was done.")
+        page.keyboard.press("1")
+        page.wait_for_selector("[data-lost]:has-text('came from another page')")
+        page.click("[data-discard]")
+        page.wait_for_selector("[data-pair].arriving")
+        assert page.locator("[data-lost]").is_hidden()
+        assert len(came) == 1
+        assert page.get_attribute("[data-pair]", "data-task") == task
+        page.unroute("**/judge/submissions")
+        choose(page, "2")
+
+    with workspace.database.read() as session:
+        assert comparisons(session, "improve")[-1].choice == "right"
+    assert num_judged(workspace) == 14
+
+
+def test_u_pressed_twice_quickly_takes_back_one_answer(workspace: Workspace, browser: Browser):
+    with served(workspace, "judging") as address:
+        page = visit(browser, address).go("/judge")
+        held: list[Route] = []
+        page.route("**/judge/undo", lambda route: held.append(route))  # noqa: PLW0108 - a builtin is not taken
+        with page.expect_request("**/judge/undo"):
+            page.keyboard.press("u")
+        page.keyboard.press("u")
+        page.keyboard.press("1")  # nor is a pair judged that is about to go
+        for route in held:
+            route.continue_()
+        page.wait_for_selector("[data-done]:text('12')")
+        assert len(held) == 1
+
+    assert num_judged(workspace) == 12
 
 
 def test_a_mended_text_survives_a_reload(workspace: Workspace, browser: Browser):

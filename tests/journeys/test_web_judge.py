@@ -335,7 +335,7 @@ def test_ones_own_data_begins_a_loop_of_its_own(workspace: Workspace):
 def test_models_of_ones_choice_are_compared_with_a_guest(workspace: Workspace):
     guest_name = "llama@http://127.0.0.1:9/v1"
     with guest(workspace, "done") as client:
-        assert guest_name.partition("@")[0] not in client.get("/report").text
+        assert "Compare others" in client.get("/report").text
         form = {"models": [BASE, V1, BASE], "guest": f" {guest_name} "}
         reply = client.post("/report/compare", data=form, follow_redirects=False)
         run_id = reply.headers["location"].removeprefix("/runs/")
@@ -351,13 +351,11 @@ def test_models_of_ones_choice_are_compared_with_a_guest(workspace: Workspace):
         ({}, 422),
         ({"models": ["ghost"]}, 404),
         ({"models": [BASE], "guest": "llama at home"}, 400),
-        ({"models": [BASE], "guest": "llama@ftp://host"}, 400),
+        ({"models": [BASE], "guest": "llama@ftp://host"}, 422),
         ({"models": [BASE] * 9}, 422),
     ],
 )
-def test_a_comparison_of_nobody_is_refused(
-    workspace: Workspace, form: dict[str, Any], status: int
-):
+def test_a_comparison_of_nobody_is_refused(workspace: Workspace, form: dict[str, Any], status: int):
     with guest(workspace, "judging") as client:
         with workspace.database.read() as session:
             before = len(runs.list_runs(session))
@@ -366,3 +364,25 @@ def test_a_comparison_of_nobody_is_refused(
         assert reply.json()["error"]
         with workspace.database.read() as session:
             assert len(runs.list_runs(session)) == before
+
+
+def test_a_closed_loop_goes_round_again(workspace: Workspace):
+    with guest(workspace, "done") as client:
+        assert "Go round again" in client.get("/").text
+        assert client.post("/again", follow_redirects=False).status_code == 303
+        assert "Version 2 is writing replies for you to judge" in client.get("/").text
+        assert client.post("/again", follow_redirects=False).status_code == 409
+
+    with workspace.database.read() as session:
+        run = runs.list_runs(session)[0]
+    assert (run.stage, run.inputs, run.config["purpose"]) == ("sample", {"model": V2}, "improve")
+
+
+def test_when_the_pairs_run_out_more_are_drawn(workspace: Workspace):
+    with guest(workspace, "judging") as client:
+        for at in range(27):
+            answer = {**held(client), "submission_id": f"skipped-{at:04}", "choice": "skip"}
+            assert client.post("/judge/submissions", json=answer).status_code == 200
+        assert "Draw more replies" in client.get("/judge").text
+        assert client.post("/judge/more", follow_redirects=False).status_code == 303
+        assert client.post("/judge/more", follow_redirects=False).status_code == 409

@@ -49,10 +49,12 @@ def guest(
 
 
 @contextmanager
-def served(workspace: Workspace, stage: Stage, speaks: Engine | None = None) -> Generator[str]:
+def served(
+    workspace: Workspace, stage: Stage, speaks: Engine | None = None, *, port: int = 0
+) -> Generator[str]:
     """A real server on loopback; gives its address."""
     seed(workspace, stage)
-    port = free_port()
+    port = port or free_port()
     app = create_app(workspace, speaks or engine(), TOKEN, address=Address(port=port))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)

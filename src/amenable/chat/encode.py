@@ -43,14 +43,22 @@ class Encoder:
 
     @classmethod
     def load(
-        cls, folder: Path, form: ChatForm, *, begin: int | None, end_of_text: int | None
+        cls,
+        folder: Path,
+        form: ChatForm,
+        *,
+        bos: int | None,
+        end_of_text: int | None,
+        always_begins: bool = False,
     ) -> "Encoder":
+        """`bos` begins every text if the tokenizer's own file puts it there."""
         path = folder / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the native reader raises bare Exception
             raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
-        return cls(tokenizer, form, begin, end_of_text)
+        begins = always_begins or tokenizer.encode("").ids[:1] == [bos]
+        return cls(tokenizer, form, bos if begins else None, end_of_text)
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
@@ -118,12 +126,21 @@ class Encoder:
     def prompt_ids(self, conversation: Conversation) -> list[int]:
         return [id_ for piece in self.form.prompt(conversation) for id_ in self.encode_piece(piece)]
 
-    def training_row(
-        self, conversation: Conversation, *, last_reply_only: bool = False
-    ) -> TokenRow:
-        """A whole conversation; the loss counts on every reply, or on the last alone."""
-        pieces = self.form.training(conversation)
-        first = _last_reply_start(pieces) if last_reply_only else 0
+    def training_row(self, conversation: Conversation) -> TokenRow:
+        """A whole conversation; the loss counts on every reply."""
+        return self._row(self.form.training(conversation), first=0)
+
+    def reply_row(self, prompt: Conversation, reply: str, *, has_end: bool = True) -> TokenRow:
+        """A prompt and a reply; the loss counts on the reply alone.
+
+        A reply that was cut off has no end: its marker would teach to stop in mid-sentence.
+        """
+        pieces = self.form.training(prompt.with_reply(reply))
+        first = _last_reply_start(pieces)
+        return self._row(pieces if has_end else pieces[: first + 1], first)
+
+    def _row(self, pieces: Sequence[Piece], first: int) -> TokenRow:
+        """Targets count from the piece `first` on."""
         tokens: list[int] = []
         is_target: list[bool] = []
         for position, piece in enumerate(pieces):

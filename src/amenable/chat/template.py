@@ -104,8 +104,9 @@ def _plain(conversation: Conversation) -> list[Piece]:
         pieces.append(Piece(conversation.messages[0].text.strip(), is_structure=False))
         return [*pieces, Piece("\n", is_structure=True)]
     for message in conversation.messages:
-        pieces.append(Piece(f"{SPEAKERS[message.role]}: ", is_structure=True))
-        pieces.append(Piece(message.text.strip(), is_structure=False))
+        pieces.append(Piece(f"{SPEAKERS[message.role]}:", is_structure=True))
+        # With its space, as tokenizers of running text know a word.
+        pieces.append(Piece(f" {message.text.strip()}", is_structure=False))
         pieces.append(Piece("\n\n", is_structure=True))
     return pieces
 
@@ -143,8 +144,8 @@ def _helped(conversation: Conversation) -> list[Piece]:
     for message in conversation.messages:
         name = {"system": "Rule", "user": "Request", "assistant": "Reply"}[message.role]
         end = "\n\n" if message.role == "assistant" else "\n"
-        pieces.append(Piece(f"{name}: ", is_structure=True))
-        pieces.append(Piece(message.text.strip(), is_structure=False))
+        pieces.append(Piece(f"{name}:", is_structure=True))
+        pieces.append(Piece(f" {message.text.strip()}", is_structure=False))
         pieces.append(Piece(end, is_structure=True))
     return pieces
 
@@ -228,7 +229,7 @@ FORMS: dict[str, ChatForm] = {
         ChatForm(
             name="helped",
             write=_helped,
-            open_reply="Reply: ",
+            open_reply="Reply:",
             end_of_turn=None,
             markers=(),
             jinja="",

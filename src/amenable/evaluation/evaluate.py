@@ -64,15 +64,9 @@ class ReplyMaker:
 def scores(
     prompts: Sequence[EvaluationPrompt],
     replies: Mapping[str, Sample],
-    ends_keys: set[str],
 ) -> list[Score]:
-    """All marks of one model; whether replies end is counted on its own share of the prompts."""
-    return [
-        mark
-        for prompt in prompts
-        for mark in score(prompt, replies[prompt.key])
-        if mark.metric != "ends_by_itself" or mark.key in ends_keys
-    ]
+    """All marks of one model."""
+    return [mark for prompt in prompts for mark in score(prompt, replies[prompt.key])]
 
 
 def draw_keys(prompts: Sequence[EvaluationPrompt], wanted: int, seed: int) -> set[str]:

@@ -25,6 +25,8 @@ class ModelSpec:
     form: str
     """The chat form it is spoken to in; empty for a guest, whose address knows."""
     parent: str | None = None
+    is_simulated: bool = False
+    """Whether judgements of scripted judges went into it."""
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
     """Its lineage in words: origin, licence, how it was trained, on what, for how long."""
 

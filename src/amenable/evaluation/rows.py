@@ -103,6 +103,19 @@ def family_rows(
     return rows
 
 
+def across_rows(rows: Sequence[Row]) -> list[Row]:
+    """P values as they count when what changed is picked out of several rows (Holm).
+
+    The intervals stay as they are, each for its own question.
+    """
+    flat = adjusted([each for row in rows for each in row.differences])
+    found: list[Row] = []
+    for row in rows:
+        mine, flat = flat[: len(row.differences)], flat[len(row.differences) :]
+        found.append(replace(row, differences=mine))
+    return found
+
+
 def worst_families(rows: Sequence[Row]) -> dict[str, WorstFamily]:
     """By model, the family with the lowest value; the first by name where several are as low."""
     worst: dict[str, WorstFamily] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from amenable.evaluation.contrasts import Contrast
 from amenable.evaluation.graders.constraints import is_met, words
 from amenable.evaluation.metrics import METRICS
-from amenable.evaluation.model_spec import ModelSpec
+from amenable.evaluation.model_spec import ModelSpec, first_base
 from amenable.evaluation.paired import mean_difference, measured_mean
 from amenable.evaluation.rows import FEW_PROMPTS, metric_row
 from amenable.evaluation.task import EvaluationPrompt
@@ -49,18 +49,30 @@ def rule_row(
     specs: Sequence[ModelSpec],
     seed: int,
 ) -> Row | None:
-    """Win rates against the first model, the base as it is, whose own value is one half."""
-    base = specs[0].name
+    """Win rates against the first base as it is, whose own value is one half.
+
+    Where no base is compared, the first model stands in its place, and the row says so.
+    """
+    found = first_base(specs)
+    against = (found or specs[0]).name
     marks = {
         spec.name: {
             prompt.key: rule_points(
-                prompt, replies[spec.name][prompt.key], replies[base][prompt.key]
+                prompt, replies[spec.name][prompt.key], replies[against][prompt.key]
             )
             for prompt in prompts
         }
         for spec in specs
     }
-    row = metric_row(METRICS["win_rate"], marks, specs, seed)
+    metric = METRICS["win_rate"]
+    if found is None:
+        metric = replace(
+            metric,
+            title=f"Preferred to {against}",
+            about=f"Share of requests on which the reply is preferred to that of {against}, the "
+            f"first model here; a tie counts half, so {against} itself stands at one half.",
+        )
+    row = metric_row(metric, marks, specs, seed)
     return row and replace(row, note=RULE_JUDGE)
 
 

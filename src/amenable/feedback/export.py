@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from amenable.feedback.tasks import Progress, Purpose
 from amenable.records.check import Check
 from amenable.records.conversation import Conversation
-from amenable.records.judgement import Choice, Comparison, Demonstration
+from amenable.records.judgement import Choice, Comparison, Demonstration, Judged
 from amenable.stats.intervals import wilson
 from amenable.store.tables import JudgementRow, PersonRow, SampleRow, TaskRow
 
@@ -50,8 +50,19 @@ class Tally:
     undecided: int
 
 
-def comparisons(session: Session, purpose: Purpose) -> list[JudgedPair]:
-    """All choices that stand, oldest first; skipped and undone ones do not."""
+def comparisons(
+    session: Session,
+    purpose: Purpose,
+    *,
+    runs: Sequence[str] | None = None,
+    model_sha256: str | None = None,
+    judgement_ids: Sequence[int] | None = None,
+) -> list[JudgedPair]:
+    """All choices that stand, oldest first; skipped and undone ones do not.
+
+    `runs`: only pairs that these drew. `model_sha256`: only where both replies are this model's.
+    `judgement_ids`: these, whatever became of them since: what a run began with.
+    """
     left, right = aliased(SampleRow), aliased(SampleRow)
     query = (
         select(JudgementRow, left, right, PersonRow)
@@ -59,13 +70,17 @@ def comparisons(session: Session, purpose: Purpose) -> list[JudgedPair]:
         .join(left, left.id == TaskRow.left_sample_id)
         .join(right, right.id == TaskRow.right_sample_id)
         .join(PersonRow, PersonRow.id == JudgementRow.person_id)
-        .where(
-            TaskRow.purpose == purpose,
-            JudgementRow.undone_at.is_(None),
-            JudgementRow.choice != "skip",
-        )
+        .where(TaskRow.purpose == purpose, JudgementRow.choice != "skip")
         .order_by(JudgementRow.id)
     )
+    if judgement_ids is None:
+        query = query.where(JudgementRow.undone_at.is_(None))
+    else:
+        query = query.where(JudgementRow.id.in_(judgement_ids))
+    if runs is not None:
+        query = query.where(TaskRow.run_id.in_(runs))
+    if model_sha256 is not None:
+        query = query.where(left.model_sha256 == model_sha256, right.model_sha256 == model_sha256)
     return [_pair(*row) for row in session.execute(query)]
 
 
@@ -138,8 +153,8 @@ def _pair(
 ) -> JudgedPair:
     return JudgedPair(
         prompt=Conversation.from_json(left.prompt),
-        left=left.reply,
-        right=right.reply,
+        left=_judged(left),
+        right=_judged(right),
         choice=cast("Choice", judgement.choice),
         person=person.name,
         is_simulated=person.is_simulated,
@@ -154,6 +169,10 @@ def _pair(
         left_model=left.model_name,
         right_model=right.model_name,
     )
+
+
+def _judged(row: SampleRow) -> Judged:
+    return Judged(row.reply, has_end=row.stop_reason == "stop")
 
 
 def _checks(checks: Sequence[dict[str, object]]) -> tuple[Check, ...]:

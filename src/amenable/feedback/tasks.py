@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, cast, get_args
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Integer,
     ScalarSelect,
@@ -36,6 +37,22 @@ LONGEST_SECONDS = 86_400.0
 LONGEST_MENDED = 20_000
 LONGEST_REASON = 2_000
 LONGEST_SUBMISSION_ID = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Pile:
+    """The pairs of one purpose, of these runs alone if they are named.
+
+    Each round of the loop has its own: replies of an older version, or of another base, are not
+    handed out in it and do not count.
+    """
+
+    purpose: Purpose
+    runs: tuple[str, ...] | None = None
+
+    def holds(self) -> ColumnElement[bool]:
+        of_purpose = TaskRow.purpose == self.purpose
+        return of_purpose if self.runs is None else of_purpose & TaskRow.run_id.in_(self.runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +120,13 @@ class Progress:
 
 
 def _oldest(condition: ColumnElement[bool]) -> ScalarSelect[int]:
+    is_in_pile = (TaskRow.purpose == bindparam("of_purpose", type_=String)) & (
+        bindparam("is_any_run", type_=Boolean)
+        | TaskRow.run_id.in_(bindparam("of_runs", type_=String, expanding=True))
+    )
     return (
         select(TaskRow.id)
-        .where(TaskRow.purpose == bindparam("for_purpose", type_=String), condition)
+        .where(is_in_pile, condition)
         .order_by(TaskRow.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -166,9 +187,7 @@ def add_pair(
     return row.id
 
 
-def claim_next(
-    session: Session, person_id: int, purpose: Purpose, now: datetime
-) -> PairView | None:
+def claim_next(session: Session, person_id: int, pile: Pile, now: datetime) -> PairView | None:
     """Give one pair to one person, and to nobody else; None if nothing waits.
 
     The pair this person holds comes first, then pairs whose holder went quiet, then the oldest open
@@ -177,7 +196,9 @@ def claim_next(
     row = session.scalars(
         _CLAIM,
         {
-            "for_purpose": purpose,
+            "of_purpose": pile.purpose,
+            "is_any_run": pile.runs is None,
+            "of_runs": list(pile.runs or ()),
             "who": person_id,
             "moment": now,
             "lease_began": now - LEASE,
@@ -228,7 +249,7 @@ def submit(session: Session, submission: Submission) -> Receipt:
     return _receipt(row)
 
 
-def undo_last(session: Session, person_id: int, purpose: Purpose) -> PairView | None:
+def undo_last(session: Session, person_id: int, pile: Pile) -> PairView | None:
     """Take back this person's last answer and hand them that pair again; None if there is none.
 
     The answer stays in the log, marked as undone. A pair they hold meanwhile goes back to the rest.
@@ -239,7 +260,7 @@ def undo_last(session: Session, person_id: int, purpose: Purpose) -> PairView | 
         .where(
             JudgementRow.person_id == person_id,
             JudgementRow.undone_at.is_(None),
-            TaskRow.purpose == purpose,
+            pile.holds(),
         )
         .order_by(JudgementRow.id.desc())
         .limit(1)
@@ -250,9 +271,7 @@ def undo_last(session: Session, person_id: int, purpose: Purpose) -> PairView | 
     last.undone_at = now
     session.execute(
         update(TaskRow)
-        .where(
-            TaskRow.status == "claimed", TaskRow.person_id == person_id, TaskRow.purpose == purpose
-        )
+        .where(TaskRow.status == "claimed", TaskRow.person_id == person_id, pile.holds())
         .values(status="open", person_id=None, claimed_at=None)
     )
     task = session.get_one(TaskRow, last.task_id, populate_existing=True)
@@ -262,17 +281,15 @@ def undo_last(session: Session, person_id: int, purpose: Purpose) -> PairView | 
     return _view(session, task)
 
 
-def progress(session: Session, purpose: Purpose) -> Progress:
+def progress(session: Session, pile: Pile) -> Progress:
     statuses = session.execute(
-        select(TaskRow.status, func.count())
-        .where(TaskRow.purpose == purpose)
-        .group_by(TaskRow.status)
+        select(TaskRow.status, func.count()).where(pile.holds()).group_by(TaskRow.status)
     )
     choices = session.execute(
         select(JudgementRow.choice, func.count())
         .join(TaskRow, TaskRow.id == JudgementRow.task_id)
         .where(
-            TaskRow.purpose == purpose,
+            pile.holds(),
             JudgementRow.undone_at.is_(None),
             JudgementRow.choice != "skip",
         )

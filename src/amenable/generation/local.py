@@ -34,6 +34,11 @@ class Speaker:
     adapter: str | None
     encoder: Encoder
 
+    @property
+    def num_positions(self) -> int:
+        """Tokens of prompt and reply together that the model was made for."""
+        return self.policy.network.config.max_position_embeddings
+
 
 @dataclass
 class Row:
@@ -190,14 +195,20 @@ class LocalEngine:
         rows = [Row(position, request, speaker.encoder) for position, request in requests]
         return _Decoding(speaker, rows, prompts)
 
+    def fits(self, request: Request) -> bool:
+        """Whether the context has room for the prompt and the longest reply that is asked for."""
+        speaker = self.speaker(request.model)
+        ids = speaker.encoder.prompt_ids(request.prompt)
+        return len(ids) + request.settings.max_new_tokens <= speaker.num_positions
+
     def _prompt_ids(self, speaker: Speaker, request: Request) -> list[int]:
         ids = speaker.encoder.prompt_ids(request.prompt)
-        room = speaker.policy.network.config.max_position_embeddings
-        if len(ids) + request.settings.max_new_tokens > room:
+        num_new, room = request.settings.max_new_tokens, speaker.num_positions
+        if len(ids) + num_new > room:
             raise ConfigError(
                 "the prompt",
                 f"{len(ids)} tokens long",
-                must=f"leave room for {request.settings.max_new_tokens} more within {room}",
+                must=f"leave room for {num_new} more within {room}",
             )
         return ids
 
@@ -280,7 +291,7 @@ class LocalEngine:
     def end_log_prob(self, model: str, prompt: Conversation, reply: str) -> float:
         """Log p(end of turn) right after a reply: how sure the model is that it is over."""
         speaker = self.speaker(model)
-        row = speaker.encoder.training_row(prompt.with_reply(reply), last_reply_only=True)
+        row = speaker.encoder.reply_row(prompt, reply)
         last = max(at for at, is_target in enumerate(row.is_target) if is_target)
         only = TokenRow(row.tokens[: last + 1], [at == last for at in range(last + 1)])
         batch = Batch.of([only])

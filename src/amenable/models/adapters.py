@@ -28,6 +28,15 @@ ADAPTER_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
 
 
+def _key(name: str) -> str:
+    """The name as torch takes it for a module's: without dots, and no two names alike.
+
+    >>> _key("Llama-3.2-1B-instruct-1")
+    'Llama-3%2E2-1B-instruct-1'
+    """
+    return name.replace("%", "%25").replace(".", "%2E")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterShape:
     rank: int
@@ -91,7 +100,7 @@ class AdapterSet:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            peft.inject_adapter_in_model(config, self.network, name)
+            peft.inject_adapter_in_model(config, self.network, _key(name))
         # Kept by PEFT for its own lists of adapters; it would warn of it at the next adapter.
         vars(self.network).pop("peft_config", None)
         self._layers = {
@@ -101,7 +110,7 @@ class AdapterSet:
         }
         dtype = self._embedding_weight.dtype
         for layer in self._layers.values():
-            for part in (layer.lora_A[name], layer.lora_B[name]):
+            for part in (layer.lora_A[_key(name)], layer.lora_B[_key(name)]):
                 part.to(dtype)
         self._add_markers(name, shape)
 
@@ -125,8 +134,8 @@ class AdapterSet:
         weights = self._folded.get(name or "", self._bare)
         for path, layer in self._layers.items():
             layer.enable_adapters(is_applied)
-            if is_applied:
-                layer.set_adapter(name)
+            if name is not None and is_applied:
+                layer.set_adapter(_key(name))
             if weights:
                 layer.get_base_layer().weight = weights[path]
         self.active = name
@@ -148,13 +157,14 @@ class AdapterSet:
 
     def folded_weights(self, name: str) -> dict[str, Tensor]:
         """By path of the layer: W + (alpha / rank) B A, added in fp32 and rounded once."""
+        key = _key(name)
         with self.using(None), torch.no_grad():
             found: dict[str, Tensor] = {}
             for path, layer in self._layers.items():
-                if name in layer.lora_A:
+                if key in layer.lora_A:
                     weight = cast("Tensor", layer.get_base_layer().weight)
-                    update = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float()
-                    folded = weight.float() + layer.scaling[name] * update
+                    update = layer.lora_B[key].weight.float() @ layer.lora_A[key].weight.float()
+                    folded = weight.float() + layer.scaling[key] * update
                     found[path] = folded.to(weight.dtype)
         return found
 
@@ -193,9 +203,9 @@ class AdapterSet:
         """The trained tensors by their name in PEFT's file."""
         found: dict[str, nn.Parameter] = {}
         for path, layer in self._layers.items():
-            if name in layer.lora_A:
+            if _key(name) in layer.lora_A:
                 for part in ("lora_A", "lora_B"):
-                    found[f"{PREFIX}{path}.{part}.weight"] = getattr(layer, part)[name].weight
+                    found[f"{PREFIX}{path}.{part}.weight"] = getattr(layer, part)[_key(name)].weight
         if self.shapes[name].marker_ids:
             rows = self.markers[name]
             for path, rows_MH in zip(
@@ -261,7 +271,7 @@ class AdapterSet:
         self.use(None)
         for layer in self._layers.values():
             layer.set_adapter([])  # else PEFT takes another one into use
-            layer.delete_adapter(name)
+            layer.delete_adapter(_key(name))
         self._folded.pop(name, None)
         del self.markers[name], self.shapes[name]
 

@@ -52,10 +52,26 @@ def load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         raise ModelError(f"The model in {folder} cannot be loaded: {reason}") from error
     except Exception as error:  # the native safetensors reader has its own class
         raise ModelError(f"The model in {folder} is broken: {error}") from error
+    _refuse_scaled_logits(cast("PreTrainedModel", network))
     network.requires_grad_(requires_grad=False)
     use_lean_norms(network)
     cast("nn.Module", network).to(compute_device())
     return cast("PreTrainedModel", network.eval())
+
+
+def _refuse_scaled_logits(network: PreTrainedModel) -> None:
+    """Our head multiplies and nothing more: it would train another model, and say nothing."""
+    config = network.config
+    for name, plain in (
+        ("final_logit_softcapping", None),
+        ("logits_scaling", 1),
+        ("logit_scale", 1),
+    ):
+        if getattr(config, name, plain) not in (plain, None):
+            raise ModelError(
+                f"Models of the kind {config.model_type!r} bend their logits ({name}), which is "
+                "not supported here. Gemma 3, Llama, Qwen and SmolLM families are."
+            )
 
 
 @dataclass(frozen=True)
@@ -83,16 +99,11 @@ class Policy:
         return Encoder.load(
             self.folder,
             chat_form(form_name),
-            begin=self._begin_token(),
+            bos=config.bos_token_id,
+            # Gemma must have it, though a tokenizer unpacked from GGUF does not say so.
+            always_begins=config.model_type.startswith("gemma"),
             end_of_text=eos[0] if isinstance(eos, list) else eos,
         )
-
-    def _begin_token(self) -> int | None:
-        """Only families that were trained with one want it; Gemma and Llama 3 do."""
-        wants_it = self.network.config.model_type.startswith(("gemma", "llama4"))
-        vocabulary = self.network.config.vocab_size
-        wants_it = wants_it or (self.network.config.model_type == "llama" and vocabulary > 100_000)
-        return self.network.config.bos_token_id if wants_it else None
 
     @property
     def head_weight(self) -> Tensor:

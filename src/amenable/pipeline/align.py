@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 
+from sqlalchemy.orm import Session
+
 from amenable.chat.batch import cut
 from amenable.chat.encode import Encoder
 from amenable.feedback import export
@@ -14,9 +16,11 @@ from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch
 from amenable.pipeline.stage import Context
 from amenable.records.errors import DataError, ModelError
-from amenable.records.judgement import Comparison
+from amenable.records.judgement import Comparison, Judged, Preference
 from amenable.records.seeds import seed_for
 from amenable.store import library
+from amenable.store.artifacts import write_whole
+from amenable.store.tables import ModelRow
 from amenable.training.finetune import Budget
 from amenable.training.fit import Keeping, fit
 from amenable.training.optimizer import MasterWeights
@@ -24,6 +28,8 @@ from amenable.training.preference import DpoKnobs, PreferenceMethod, RowPair, pa
 from amenable.training.reference_cache import reference_key, reference_values
 
 LEAST_PAIRS = 2
+JUDGEMENTS = "judgements.json"
+"""In the run's folder: ids of what it learns from."""
 
 
 def align(context: Context) -> dict[str, str]:
@@ -36,12 +42,13 @@ def align(context: Context) -> dict[str, str]:
                 f"{parent.name} was trained whole; Improve works on versions made with LoRA."
             )
         base = library.model(session, parent.base)
-        comparisons = export.comparisons(session, "improve")
+        comparisons = _comparisons(context, session, parent)
     policy = Policy.load(context.workspace.folder / base.folder)
     encoder = policy.encoder(family_form(context.workspace.folder / base.folder))
     # The learner starts as a copy of its parent, which stays as it is: the reference.
     policy.adapters.load(LEARNER, context.workspace.folder / parent.folder)
     pairs = training_pairs(encoder, comparisons, config.max_tokens)
+    _freeze(context, comparisons)
     budget = Budget(config.fit.tokens_per_batch, config.fit.tokens_per_step)
     groups = [
         group
@@ -70,20 +77,36 @@ def align(context: Context) -> dict[str, str]:
     lineage = Lineage(
         base=base,
         parent=parent,
-        number=_next_number(parent.name),
+        number=int(parent.info.get("version", 1)) + 1,
         is_simulated=any(each.is_simulated for each in comparisons),
     )
-    return {"model": keep_policy(context, policy, lineage), "comparisons": str(len(pairs))}
+    return {
+        "model": keep_policy(context, policy, lineage),
+        "judged": str(len(comparisons)),
+        "comparisons": str(sum(teaches(each) for each in comparisons)),
+    }
 
 
-def _next_number(parent_name: str) -> int:
-    """Version 2 follows version 1.
+def _comparisons(context: Context, session: Session, parent: ModelRow) -> list[export.JudgedPair]:
+    """Judgements on the parent's own replies, the same in every attempt of this run.
 
-    >>> _next_number("gemma-3-270m-instruct-1")
-    2
+    People judge on, and take back, while it trains: that is for the next improvement.
     """
-    last = parent_name.rsplit("-", 1)[-1]
-    return int(last) + 1 if last.isdigit() else 2
+    path = context.folder / JUDGEMENTS
+    if not path.is_file():
+        return export.comparisons(session, "improve", model_sha256=parent.sha256)
+    ids = json.loads(path.read_text(encoding="utf-8"))
+    return export.comparisons(session, "improve", judgement_ids=ids)
+
+
+def _freeze(context: Context, comparisons: Sequence[export.JudgedPair]) -> None:
+    ids = [each.judgement_id for each in comparisons]
+    write_whole(context.folder / JUDGEMENTS, json.dumps(ids).encode())
+
+
+def teaches(comparison: Comparison) -> bool:
+    """Whether an order of replies can be learned from it: ties and both bad teach none."""
+    return comparison.preference() is not None or comparison.mended is not None
 
 
 def training_pairs(
@@ -92,19 +115,12 @@ def training_pairs(
     """Chosen and rejected rows; a mended reply is chosen over both that were shown."""
     pairs: list[RowPair] = []
     for each in comparisons:
-        wins = [preference] if (preference := each.preference()) else []
-        texts = [(win.chosen, win.rejected) for win in wins]
-        if each.mended:
-            texts = [(each.mended, shown) for shown in (each.left, each.right)]
-        for chosen, rejected in texts:
+        for chosen, rejected in _orders(each):
             rows = [
-                cut(
-                    encoder.training_row(each.prompt.with_reply(text), last_reply_only=True),
-                    max_tokens,
-                )
-                for text in (chosen, rejected)
+                cut(encoder.reply_row(each.prompt, reply.text, has_end=reply.has_end), max_tokens)
+                for reply in (chosen, rejected)
             ]
-            if chosen != rejected and all(any(row.is_target) for row in rows):
+            if chosen.text != rejected.text and all(any(row.is_target) for row in rows):
                 pairs.append(RowPair(*rows))
     if len(pairs) < LEAST_PAIRS:
         raise DataError(
@@ -112,3 +128,11 @@ def training_pairs(
             "Judge some more pairs first."
         )
     return pairs
+
+
+def _orders(comparison: Comparison) -> list[Preference]:
+    if comparison.mended:
+        mended = Judged(comparison.mended, has_end=True)
+        return [Preference(mended, shown) for shown in (comparison.left, comparison.right)]
+    preference = comparison.preference()
+    return [preference] if preference else []

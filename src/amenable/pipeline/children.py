@@ -66,13 +66,14 @@ class Family:
                 log.warning("%s neither works nor dies; it starts again.", child.plan.role)
                 child.kill()
 
-    def end(self) -> None:
-        """Ask all to end, wait, and end by force what is left."""
+    def end(self) -> list[int]:
+        """Ask all to end, wait, and end by force what is left; gives the numbers of those."""
+        pids = [child.pid for child in self._children]
         for child in self._children:
             child.ask_to_end()
         end_at = time.monotonic() + END_SECONDS
-        for child in self._children:
-            child.wait(max(0.0, end_at - time.monotonic()))
+        ended = [child.wait(max(0.0, end_at - time.monotonic())) for child in self._children]
+        return [pid for pid, by_itself in zip(pids, ended, strict=True) if pid and not by_itself]
 
     def pids(self) -> dict[str, int | None]:
         return {child.plan.role: child.pid for child in self._children}
@@ -108,14 +109,16 @@ class Child:
         if self._process is not None and self.pid is not None:
             self._process.send_signal(END_SIGNAL)
 
-    def wait(self, seconds: float) -> None:
-        if self._process is None:
-            return
+    def wait(self, seconds: float) -> bool:
+        """Whether it ended by itself within so many seconds; else it is ended by force."""
         try:
-            self._process.wait(seconds)
+            if self._process is not None:
+                self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             log.warning("%s did not end when asked to; it is ended by force.", self.plan.role)
             self.kill()
+            return False
+        return True
 
     def kill(self) -> None:
         """By force, with the processes that it started itself."""

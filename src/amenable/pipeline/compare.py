@@ -70,7 +70,7 @@ def _material(
         tested = {check.kind for prompt in found.prompts for check in prompt.checks}
         is_trained_here = any(spec.kind == "policy" for spec in specs)
         taught = sources.kinds_taught(session) if is_trained_here else set[str]()
-        choices = sources.blind_choices(session)
+        choices = sources.blind_choices(session, specs)
         num_judged = sources.num_pairs_learned(session, specs)
     settings = Settings(
         measured_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -89,9 +89,7 @@ def _material(
         versions=versions(),
         stop_texts=sources.stop_texts(specs),
     )
-    is_simulated = any(spec.facts.get("people") for spec in specs) or any(
-        choice.is_simulated for choice in choices
-    )
+    is_simulated = any(each.is_simulated for each in (*specs, *choices))
     return Material(
         prompts=found.prompts,
         text_log_probs=text_log_probs,

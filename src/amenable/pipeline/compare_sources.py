@@ -1,7 +1,7 @@
 """What a comparison needs out of the workspace: models and lineage, prompts, texts, votes, runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -52,6 +52,7 @@ def specs_of(session: Session, names: Iterable[str]) -> list[ModelSpec]:
             kind=KINDS.get(row.kind, "instruct"),
             form=row.chat_form,
             parent=row.parent,
+            is_simulated=row.is_simulated,
             facts=facts(session, row),
         )
         found[spec.name] = spec
@@ -94,16 +95,8 @@ def prompts_of(session: Session) -> Prompts:
     """The sealed fifth of people's own prompts, and the starter set's unless it was left out."""
     own = exam_prompts(session)
     uses_starter = STARTER_PROMPTS in Sources.of(session).prompts or not own
-    keyed = [
-        PromptExample(
-            conversation=each.conversation,
-            key=each.key or f"exam-{at + 1}",
-            family=each.family,
-            checks=each.checks,
-        )
-        for at, each in enumerate(own)
-    ]
     ready = list(starter.evaluation_prompts()) if uses_starter else []
+    keyed = _with_own_keys(own, taken={prompt.key for prompt in ready})
     origin = [f"{len(own)} sealed prompts of your own, which no training run reads"] if own else []
     if ready:
         origin.append(
@@ -111,6 +104,16 @@ def prompts_of(session: Session) -> Prompts:
         )
     licence = "; ".join(["yours"] * bool(own) + [STARTER_LICENCE] * bool(ready))
     return Prompts([*keyed, *ready], " and ".join(origin), licence)
+
+
+def _with_own_keys(prompts: Sequence[PromptExample], taken: set[str]) -> list[PromptExample]:
+    """Each under a key of its own: two of one key would be given the same reply."""
+    found: dict[str, PromptExample] = {}
+    for at, prompt in enumerate(prompts, start=1):
+        key = prompt.key or f"exam-{at}"
+        key = key if key not in found and key not in taken else f"{key}-exam-{at}"
+        found[key] = replace(prompt, key=key)
+    return list(found.values())
 
 
 def plain_texts(num_tokens: int) -> list[TextExample]:
@@ -138,7 +141,9 @@ def num_pairs_learned(session: Session, specs: Sequence[ModelSpec]) -> int:
     return int(written) if written.isdigit() else 0
 
 
-def blind_choices(session: Session) -> list[BlindChoice]:
+def blind_choices(session: Session, specs: Sequence[ModelSpec]) -> list[BlindChoice]:
+    """What people chose between two of these models."""
+    names = {spec.name for spec in specs}
     return [
         BlindChoice(
             key=pair.prompt_key,
@@ -147,6 +152,7 @@ def blind_choices(session: Session) -> list[BlindChoice]:
             is_simulated=pair.is_simulated,
         )
         for pair in export.comparisons(session, "proof")
+        if {pair.left_model, pair.right_model} <= names
     ]
 
 

@@ -10,7 +10,13 @@ from amenable.evaluation.graders.constraints import is_met
 from amenable.evaluation.metrics import TAUGHT
 from amenable.evaluation.model_spec import ModelSpec, SpecKind, anchors, newest_policy
 from amenable.evaluation.perplexity import TextLogProb, perplexity_rows
-from amenable.evaluation.rows import ScoresByModel, family_rows, score_rows, worst_families
+from amenable.evaluation.rows import (
+    ScoresByModel,
+    across_rows,
+    family_rows,
+    score_rows,
+    worst_families,
+)
 from amenable.evaluation.task import EvaluationPrompt
 from amenable.evaluation.win_rate import BlindChoice, people_row, rule_row
 from amenable.generation.engine import Engine
@@ -99,8 +105,7 @@ def compare_models(
     refs = _refs(engine, specs)
     replies = _replies(engine, specs, refs, prompts, (config.max_new_tokens, seed), watch)
     texts = _texts(specs, material, watch)
-    ends_keys = draw_keys(prompts, config.num_ends_prompts, seed)
-    marks = {name: scores(prompts, mine, ends_keys) for name, mine in replies.items()}
+    marks = {name: scores(prompts, mine) for name, mine in replies.items()}
     taught = _votes_taught(marks, specs, material.votes, seed)
     rows = _rows(marks, specs, seed)
     rows += perplexity_rows(texts, specs, seed)
@@ -214,7 +219,7 @@ def _votes_taught(
     if versions is None:
         return None
     names = [spec.name for spec in versions]
-    rows = score_rows({name: marks[name] for name in names}, versions, seed, TAUGHT)
+    rows = across_rows(score_rows({name: marks[name] for name in names}, versions, seed, TAUGHT))
     before, after = names
     sure = [row for row in rows if not row.differences[0].could_be_chance]
     changed = ", ".join(row.title.lower() for row in sure)

@@ -5,6 +5,9 @@ from typing import Literal
 
 from amenable.records.errors import ConfigError
 
+NUM_PROOF_PAIRS = 12
+"""Blind pairs that prove an improvement; so many prompts are left aside for them."""
+
 
 def _at_least(field_name: str, value: float, least: float) -> None:
     if value < least:
@@ -73,7 +76,7 @@ class FinetuneConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     """How long and how fast it learns."""
     max_tokens: int = 512
-    """Longer examples lose their end (and are counted)."""
+    """Longer examples lose their end; the run says how many did."""
     limit: int = 0
     """Use only the first so many demonstrations, after shuffling; 0 uses all."""
 
@@ -139,8 +142,6 @@ class AlignConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    num_ends_prompts: int = 60
-    """Prompts on which it is counted whether replies end by themselves."""
     num_prompts: int = 0
     """Evaluation prompts used; 0 uses all."""
     max_new_tokens: int = 128
@@ -149,7 +150,6 @@ class CompareConfig:
     """Plain text read for perplexity."""
 
     def __post_init__(self) -> None:
-        _at_least("num_ends_prompts", self.num_ends_prompts, 2)
         _at_least("num_prompts", self.num_prompts, 0)
         _at_least("max_new_tokens", self.max_new_tokens, 1)
         _at_least("num_text_tokens", self.num_text_tokens, 256)

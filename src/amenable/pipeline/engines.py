@@ -1,4 +1,4 @@
-"""Names of the library to a local engine: each backbone is loaded once, its adapters beside it."""
+"""Names of the library to a local engine: each base once, the layers of its versions beside it."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,13 @@ from pathlib import Path
 from threading import Lock
 
 from amenable.chat.template import FORMS
+from amenable.generation.engine import Request
 from amenable.generation.local import LocalEngine, Speaker
 from amenable.generation.remote import RemoteEngine
 from amenable.generation.routed import Place, RoutedEngine
 from amenable.models.load import NO_MARKERS
 from amenable.models.policy import Policy
-from amenable.records.errors import ModelError
+from amenable.records.errors import ModelError, NotFoundError
 from amenable.records.guest import Guest
 from amenable.records.sample import ModelRef
 from amenable.store import library
@@ -34,21 +35,26 @@ def split_helped(name: str) -> tuple[str, bool]:
 
 
 class EngineRoom:
-    """Loads what is asked for, once, and keeps it: the serving process lives with one of these."""
+    """Loads what is asked for, once, and keeps it: the serving process lives with one of these.
+
+    What was removed from the library since, or made anew under the same name, is dropped.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._policies: dict[str, Policy] = {}
+        self._policies: dict[ModelRef, Policy] = {}
         self._speakers: dict[str, Speaker] = {}
         self._loading = Lock()
         self.engine = LocalEngine({})
 
     def have(self, names: Sequence[str]) -> LocalEngine:
-        """The engine, with these models in it."""
+        """The engine, with these models in it as they are in the library now."""
         with self._loading:
+            rows = self._rows()
+            self._drop_what_changed(rows)
             missing = [name for name in names if name not in self._speakers]
             for name in missing:
-                self._speakers[name] = self._speaker(name)
+                self._speakers[name] = self._speaker(name, rows)
             if missing:
                 self.engine.replace_speakers(self._speakers)
         return self.engine
@@ -58,22 +64,45 @@ class EngineRoom:
 
     def listed(self) -> list[ModelRef]:
         """All models of the library, a base under both of its names; none is loaded for it."""
-        with self._workspace.database.read() as session:
-            rows = library.models(session)
+        rows = self._rows().values()
         helped = [
             ModelRef(row.name + HELPED, row.sha256) for row in rows if row.chat_form == "plain"
         ]
-        return [*(ModelRef(row.name, row.sha256) for row in rows), *helped]
+        return [*map(_ref, rows), *helped]
 
-    def _speaker(self, name: str) -> Speaker:
+    def _rows(self) -> dict[str, ModelRow]:
+        with self._workspace.database.read() as session:
+            return {row.name: row for row in library.models(session)}
+
+    def _drop_what_changed(self, rows: Mapping[str, ModelRow]) -> None:
+        refs = {_ref(row) for row in rows.values()}
+        policies = {ref: policy for ref, policy in self._policies.items() if ref in refs}
+        kept = {
+            name: speaker
+            for name, speaker in self._speakers.items()
+            if ModelRef(split_helped(name)[0], speaker.ref.sha256) in refs
+            and any(speaker.policy is policy for policy in policies.values())
+        }
+        gone = [speaker for name, speaker in self._speakers.items() if name not in kept]
+        self._policies, self._speakers = policies, kept
+        if not gone:
+            return
+        with self.engine.nobody_speaks():
+            self.engine.replace_speakers(kept)
+            for speaker in gone:
+                adapters = speaker.policy.adapters
+                if speaker.adapter is not None and speaker.adapter in adapters.shapes:
+                    adapters.remove(speaker.adapter)
+
+    def _speaker(self, name: str, rows: Mapping[str, ModelRow]) -> Speaker:
         library_name, is_helped = split_helped(name)
-        row = self._row(library_name)
+        row = _row(rows, library_name)
         adapter = None
         if _is_adapter(self._folder(row)) and row.base is not None:
-            base = self._row(row.base)
+            base = _row(rows, row.base)
             _check_base(Policy.read_info(self._folder(row)), row.name, base)
             policy = self._policy(base)
-            adapter = row.name
+            adapter = _adapter_name(row)
             if adapter not in policy.adapters.shapes:
                 with self.engine.nobody_speaks():
                     policy.adapters.load(adapter, self._folder(row))
@@ -84,17 +113,29 @@ class EngineRoom:
         ref = ModelRef(name, row.sha256)
         return Speaker(ref, policy, adapter, policy.encoder(form))
 
-    def _row(self, name: str) -> ModelRow:
-        with self._workspace.database.read() as session:
-            return library.model(session, name)
-
     def _policy(self, row: ModelRow) -> Policy:
-        if row.name not in self._policies:
-            self._policies[row.name] = Policy.load(self._folder(row))
-        return self._policies[row.name]
+        ref = _ref(row)
+        if ref not in self._policies:
+            self._policies[ref] = Policy.load(self._folder(row))
+        return self._policies[ref]
 
     def _folder(self, row: ModelRow) -> Path:
         return self._workspace.folder / row.folder
+
+
+def _ref(row: ModelRow) -> ModelRef:
+    return ModelRef(row.name, row.sha256)
+
+
+def _row(rows: Mapping[str, ModelRow], name: str) -> ModelRow:
+    if name not in rows:
+        raise NotFoundError("model", name, known=rows)
+    return rows[name]
+
+
+def _adapter_name(row: ModelRow) -> str:
+    """With its content: a reply under way must not go on with other weights of the same name."""
+    return f"{row.name} ({row.sha256[:12]})"
 
 
 def _check_base(info: Mapping[str, object], name: str, base: ModelRow) -> None:
@@ -129,6 +170,10 @@ class HouseAndGuests(RoutedEngine):
     def close(self) -> None:
         for engine in self._remote.values():
             engine.close()
+
+    def fits(self, request: Request) -> bool:
+        """As the local engine says; how much a guest has room for is not known here."""
+        return Guest.parse(request.model) is not None or self._own.fits(request)
 
     def text_log_probs(self, model: str, texts: Sequence[str]) -> list[tuple[float, int]]:
         return [] if Guest.parse(model) else self._own.text_log_probs(model, texts)

@@ -1,5 +1,6 @@
 """The stage that makes version 1: a base model learns to reply from demonstrations."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -76,6 +77,8 @@ class FilmStrip:
 
 def finetune(context: Context) -> dict[str, str]:
     """`inputs.model` is the base; the policy's name is its output."""
+    if (name := kept_before(context)) is not None:
+        return {"model": name}
     config = read_config(FinetuneConfig, context.run.config)
     with context.workspace.database.read() as session:
         base = library.model(session, context.run.inputs["model"])
@@ -90,10 +93,10 @@ def finetune(context: Context) -> dict[str, str]:
         policy.adapters.add(LEARNER, shape, seed=seed_for(context.run.seed, "adapter"))
     else:
         policy.adapters.add_markers_only(LEARNER, marker_ids)
-    rows = training_rows(encoder, conversations, config)
+    taught = training_rows(encoder, conversations, config, context.run.seed)
     method = FinetuneMethod(
         policy,
-        rows,
+        taught.rows,
         Budget(config.fit.tokens_per_batch, config.fit.tokens_per_step),
         context.run.seed,
     )
@@ -101,27 +104,41 @@ def finetune(context: Context) -> dict[str, str]:
     weights = MasterWeights(trained, config.fit.weight_decay)
     speaker = Speaker(ModelRef(LEARNER, base.sha256), policy, LEARNER, encoder)
     film = FilmStrip(LocalEngine({LEARNER: speaker}), LEARNER, context)
-    key = json.dumps([base.sha256, seed_for(0, repr(rows)), context.run.config], sort_keys=True)
+    key = json.dumps([base.sha256, taught.sha256, context.run.config], sort_keys=True)
     keeping = Keeping(folder=context.folder / CHECKPOINT, key=key, should_stop=context.should_stop)
     progress = fit(method, weights, config.fit, keeping, on_step(context, film))
     context.stop_here()
     film.frame(progress.step)
     lineage = Lineage(base=base, parent=base, number=1, is_simulated=False)
-    return {"model": keep_policy(context, policy, lineage)}
+    cut_short = {"cut": str(taught.num_cut)} if taught.num_cut else {}
+    return {"model": keep_policy(context, policy, lineage)} | cut_short
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Token rows with something to learn."""
+
+    rows: list[TokenRow]
+    num_cut: int
+    """Demonstrations that lost their end, also where nothing to learn was left of them."""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(repr(self.rows).encode()).hexdigest()
 
 
 def training_rows(
-    encoder: Encoder, conversations: Sequence[Conversation], config: FinetuneConfig
-) -> list[TokenRow]:
-    """Token rows with something to learn; what is too long loses its end."""
+    encoder: Encoder, conversations: Sequence[Conversation], config: FinetuneConfig, seed: int
+) -> TrainingRows:
+    """What is too long loses its end; of more than `config.limit` the seed takes some."""
     if config.limit:
-        order = sorted(range(len(conversations)), key=lambda at: seed_for(config.limit, at))
+        order = sorted(range(len(conversations)), key=lambda at: seed_for(seed, "limit", at))
         conversations = [conversations[at] for at in order[: config.limit]]
-    rows = [cut(encoder.training_row(each), config.max_tokens) for each in conversations]
-    rows = [row for row in rows if any(row.is_target)]
+    whole = [encoder.training_row(each) for each in conversations]
+    rows = [row for each in whole if any((row := cut(each, config.max_tokens)).is_target)]
     if not rows:
         raise DataError(f"No demonstration has a reply within {config.max_tokens} tokens.")
-    return rows
+    return TrainingRows(rows, sum(len(row.tokens) > config.max_tokens for row in whole))
 
 
 def on_step(context: Context, film: FilmStrip | None) -> OnStep:
@@ -156,8 +173,24 @@ class Lineage:
     """Whether simulated judgements went into it; a parent's are passed on."""
 
 
+def kept_before(context: Context) -> str | None:
+    """The version that this run has put into the library: it died between that and its end.
+
+    Its checkpoint is gone then, or about to go: without a look here it would train from zero, and
+    make a second version.
+    """
+    with context.workspace.database.read() as session:
+        rows = library.models(session)
+    name = next((row.name for row in rows if row.run_id == context.run.id), None)
+    if name is not None:
+        _drop_checkpoint(context)
+    return name
+
+
 def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
     """Save the trained policy into the library, whole or not at all, and give its name."""
+    if (kept := kept_before(context)) is not None:
+        return kept
     workspace, base, parent = context.workspace, lineage.base, lineage.parent
     with workspace.database.read() as session:
         name = library.free_name(session, f"{base.name}-instruct-{lineage.number}")
@@ -195,12 +228,17 @@ def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
             "num_trained": policy.num_trained(LEARNER),
             "bytes": sum(path.stat().st_size for path in folder.iterdir()),
             "terms": base.info.get("terms", ""),
+            "version": lineage.number,
         },
     )
     with workspace.database.write() as session:
         library.add_model(session, entry)
-    shutil.rmtree(context.folder / CHECKPOINT, ignore_errors=True)  # three times the adapter's size
+    _drop_checkpoint(context)
     return name
+
+
+def _drop_checkpoint(context: Context) -> None:
+    shutil.rmtree(context.folder / CHECKPOINT, ignore_errors=True)  # three times the adapter's size
 
 
 def _carry_licence(base_folder: Path, folder: Path) -> None:

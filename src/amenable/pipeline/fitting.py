@@ -15,7 +15,7 @@ from amenable.store import library, settings
 KEY = "loop.knobs"
 COMPARISONS = 1.75
 """The loop compares twice: three voices after finetuning, four (as planned) at its end."""
-LEAST_ENDS_PROMPTS, LEAST_TEXT_TOKENS = 20, 4_000
+LEAST_TEXT_TOKENS = 4_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +111,9 @@ def _knobs(shares: Mapping[str, float], whole: Amounts) -> dict[str, dict[str, i
         knobs["sample"] = {"num_prompts": SampleConfig(num_prompts=num).num_prompts}
     if shares["evaluation"] < 1:
         num = max(2, round(shares["evaluation"] * whole.evaluation))
-        ends = max(LEAST_ENDS_PROMPTS, min(CompareConfig().num_ends_prompts, num))
         texts = round(shares["evaluation"] * CompareConfig().num_text_tokens)
         knobs["compare"] = {
             "num_prompts": num,
-            "num_ends_prompts": ends,
             "num_text_tokens": max(LEAST_TEXT_TOKENS, texts),
         }
     return knobs

@@ -52,25 +52,27 @@ def run_headless(
 
 
 def _take_up_again(workspace: Workspace) -> None:
-    """What failed, was stopped or lost its worker is tried once more."""
+    """What failed, was stopped or lost its worker is tried once more; of the loop alone."""
     with workspace.database.write() as session:
         runs.requeue_orphans(session, lambda _: False)
-        unfinished = runs.list_runs(session, statuses=("failed", "stopped"), limit=100)
-    for run in unfinished:
-        resume(workspace, run.id)
+        steps = LoopState.of(session).steps
+    for step in steps:
+        if step.status == "failed" and step.run is not None:
+            resume(workspace, step.run.id)
 
 
 def _next_run(workspace: Workspace) -> Run | None:
     with workspace.database.write() as session:
-        waiting = runs.list_runs(session, statuses=("queued",), limit=1)
+        waiting = runs.list_runs(session, statuses=("queued",))
         if not waiting and _follow(session) is not None:
-            waiting = runs.list_runs(session, statuses=("queued",), limit=1)
-    return waiting[0] if waiting else None
+            waiting = runs.list_runs(session, statuses=("queued",))
+    return waiting[-1] if waiting else None
 
 
 def _follow(session: Session) -> str | None:
     """Judge what waits, go on with the loop, and press Improve once there is enough."""
-    judge_what_waits(session, loop.DEFAULT_SEED)
+    state = LoopState.of(session)
+    judge_what_waits(session, (state.judged_pile, state.proof_pile), loop.DEFAULT_SEED)
     queued = loop.advance(session)
     if queued is not None:
         return queued
@@ -95,7 +97,11 @@ def _summary(workspace: Workspace) -> dict[str, Any]:
     return {
         "workspace": str(workspace.folder),
         "simulated_people": True,
-        "models": {"base": state.base, "policy_1": state.policy_1, "policy_2": state.policy_2},
+        "models": {
+            "base": state.base,
+            f"policy_{state.number}": state.parent,
+            f"policy_{state.number + 1}": state.child,
+        },
         "seconds": seconds,
         "compare": {"rows": result["rows"]},
     }

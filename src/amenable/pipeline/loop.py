@@ -1,8 +1,8 @@
-"""The first loop, from base model to proof: where it stands, and what follows by itself."""
+"""The loop, from base model to proof and round again: where it stands, and what comes next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from sqlalchemy.orm import Session
 
@@ -10,21 +10,25 @@ from amenable.feedback import tasks
 from amenable.feedback.export import comparisons
 from amenable.pipeline import fitting
 from amenable.pipeline.config import AlignConfig, PrepareConfig
+from amenable.pipeline.history import (
+    DEFAULT_BASE,
+    START_KEY,
+    History,
+    Wanted,
+    for_judging,
+    is_for_judging,
+)
 from amenable.records.errors import ConfigError, ConflictError
 from amenable.records.run import Run
 from amenable.store import runs, settings
 
 StepName = Literal["prepare", "finetune", "sample", "judge", "improve", "compare"]
 StepStatus = Literal["done", "running", "next", "waiting", "failed"]
+Deed = Literal["choose", "judge", "judge_proof", "draw", "improve", "wait", "continue", "read"]
+"""What a person can do: choose a base, judge, draw more replies, improve, … or only wait."""
 
-START_KEY = "loop.start"
-"""Setting: the first run of the loop; runs before it belong to an earlier one."""
-SEED_KEY = "loop.seed"
-DEFAULT_BASE = "gemma-3-270m"
 DEFAULT_SEED = 7
 ENOUGH_TO_IMPROVE = 20
-NUM_PROOF_PAIRS = 12
-NUM_RUNS = 1000
 BEGUN = ("queued", "running", "done")
 
 TITLES: dict[StepName, str] = {
@@ -50,154 +54,69 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """What a person can do now, or what they wait for: one sentence, and where to go."""
+    """What a person can do now, or what they wait for, in one sentence."""
 
     sentence: str
-    link: str
+    deed: Deed
+    run_id: str = ""
+    """The run that is waited for, or is to be continued."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopState:
-    """Where the first loop stands, read from the runs and judgements alone."""
+    """Where the loop stands in its present round, read from the runs and judgements alone.
+
+    A round judges replies of one version, the parent, and makes the next one, the child.
+    """
 
     steps: tuple[Step, ...]
     base: str
-    policy_1: str
-    policy_2: str
-    has_policy_1: bool
-    has_policy_2: bool
+    parent: str
+    """Version 1 in the first round, also before it is there."""
+    child: str
+    number: int
+    """Of the parent; the child's is one more."""
+    has_parent: bool
+    has_child: bool
+    judged_pile: tasks.Pile
+    """Pairs of replies of the parent."""
+    proof_pile: tasks.Pile
+    """Blind pairs of parent and child."""
     judged: tasks.Progress
-    """Pairs of replies of version 1."""
     proof: tasks.Progress
-    """Blind pairs of versions 1 and 2."""
+    can_improve: bool
+    """Whether there are enough judgements, and some that no improvement has learned from yet."""
     next_step: NextStep
 
     @classmethod
     def of(cls, session: Session) -> Self:
-        history = _History.of(session)
-        judged, proof = tasks.progress(session, "improve"), tasks.progress(session, "proof")
-        steps = _steps(history, judged)
+        history = History.of(session)
+        judged = tasks.progress(session, history.judged_pile)
+        proof = tasks.progress(session, history.proof_pile)
+        steps = _steps(history, judged, proof)
         return cls(
             steps=steps,
             base=history.base,
-            policy_1=history.policy_1,
-            policy_2=history.policy_2,
-            has_policy_1=history.done("finetune") is not None,
-            has_policy_2=history.done("align") is not None,
+            parent=history.parent,
+            child=history.child,
+            number=history.number,
+            has_parent=history.version_1 is not None,
+            has_child=history.improved is not None,
+            judged_pile=history.judged_pile,
+            proof_pile=history.proof_pile,
             judged=judged,
             proof=proof,
+            can_improve=_can_improve(history, judged),
             next_step=_next_step(steps, judged, proof),
         )
 
     def step(self, name: StepName) -> Step:
         return next(step for step in self.steps if step.name == name)
 
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A run that follows from others; it is the same run if stage, inputs and purpose are."""
-
-    stage: str
-    inputs: Mapping[str, str]
-    config: Mapping[str, Any]
-
-    def is_like(self, run: Run) -> bool:
-        return (
-            run.stage == self.stage
-            and run.inputs == self.inputs
-            and run.config.get("purpose") == self.config.get("purpose")
-            and run.config.get("against") == self.config.get("against")
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _History:
-    """The runs since this loop began, newest first, and the names they led to."""
-
-    base: str
-    runs: Sequence[Run]
-
-    @classmethod
-    def of(cls, session: Session) -> Self:
-        every = runs.list_runs(session, limit=NUM_RUNS)
-        wanted = settings.get(session, START_KEY)
-        # Whoever queues a first run without `begin` begins with it.
-        starts = [run for run in every if run.stage == "prepare" and wanted in (None, run.id)]
-        if not starts:
-            return cls(DEFAULT_BASE, [])
-        start = starts[-1]
-        asked_for = start.inputs.get("model", DEFAULT_BASE)
-        since = [
-            run
-            for run in every
-            if run.created_at >= start.created_at and (run.stage != "prepare" or run.id == start.id)
-        ]
-        return cls(start.outputs.get("model", asked_for), since)
-
     @property
-    def policy_1(self) -> str:
-        run = self.done("finetune")
-        return run.outputs.get("model", self._version(1)) if run else self._version(1)
-
-    @property
-    def policy_2(self) -> str:
-        run = self.done("align")
-        return run.outputs.get("model", self._version(2)) if run else self._version(2)
-
-    def _version(self, number: int) -> str:
-        return f"{self.base}-instruct-{number}"
-
-    def current(self, stage: str) -> Run | None:
-        """The run that stands for this stage: one to come or at work, else one done, else any."""
-        newest = next((run for run in self.runs if run.stage == stage), None)
-        if newest is None or newest.status in runs.OPEN:
-            return newest
-        return self.done(stage) or newest
-
-    def done(self, stage: str) -> Run | None:
-        return next((r for r in self.runs if r.stage == stage and r.status == "done"), None)
-
-    def like(self, wanted: _Wanted) -> Run | None:
-        """The newest run of this kind that is done; if none is, the newest of any status."""
-        alike = [run for run in self.runs if wanted.is_like(run)]
-        return next((run for run in alike if run.status == "done"), alike[0] if alike else None)
-
-    def has_done(self, wanted: _Wanted) -> bool:
-        run = self.like(wanted)
-        return run is not None and run.status == "done"
-
-    def finetuning(self) -> _Wanted:
-        return _Wanted("finetune", {"model": self.base}, {})
-
-    def sampling(self) -> _Wanted:
-        return _Wanted("sample", {"model": self.policy_1}, {"purpose": "improve", "against": None})
-
-    def first_comparison(self) -> _Wanted:
-        return _Wanted("compare", {"models": f"{self.base},{self.policy_1}"}, {})
-
-    def proof_sampling(self) -> _Wanted:
-        config = {"purpose": "proof", "against": self.policy_1, "num_prompts": NUM_PROOF_PAIRS}
-        return _Wanted("sample", {"model": self.policy_2}, config)
-
-    def last_comparison(self) -> _Wanted:
-        models = f"{self.base},{self.policy_1},{self.policy_2}"
-        return _Wanted("compare", {"models": models}, {})
-
-    def following(self) -> _Wanted | None:
-        """The next run that needs nobody; None if a run has to end or a person to act first."""
-        chain: list[tuple[bool, _Wanted]] = [
-            (self.done("prepare") is not None, self.finetuning()),
-            (self.done("finetune") is not None, self.sampling()),
-            (self.has_done(self.sampling()), self.first_comparison()),
-            (self.done("align") is not None, self.proof_sampling()),
-            (self.done("align") is not None and self._has_proof(), self.last_comparison()),
-        ]
-        return next(
-            (wanted for is_ready, wanted in chain if is_ready and self.like(wanted) is None), None
-        )
-
-    def _has_proof(self) -> bool:
-        return self.has_done(self.proof_sampling())
+    def is_closed(self) -> bool:
+        """Whether this round is over, blind pairs and all: then another may begin."""
+        return all(step.status == "done" for step in self.steps) and not self.proof.open
 
 
 def begin(session: Session, config: PrepareConfig, *, base: str = DEFAULT_BASE) -> str:
@@ -205,7 +124,7 @@ def begin(session: Session, config: PrepareConfig, *, base: str = DEFAULT_BASE) 
 
     `base` is a known model, a hub id, a folder or a file. What follows is for `advance`.
     """
-    existing = _History.of(session).current("prepare")
+    existing = History.of(session).current("prepare")
     if existing is not None and existing.inputs.get("model") == base and existing.status in BEGUN:
         return existing.id
     return begin_anew(session, config, base=base)
@@ -213,7 +132,7 @@ def begin(session: Session, config: PrepareConfig, *, base: str = DEFAULT_BASE) 
 
 def begin_anew(session: Session, config: PrepareConfig, *, base: str = DEFAULT_BASE) -> str:
     """Begin once more, with another base model or other data; what was made before stays."""
-    run_id = _queue(session, _Wanted("prepare", {"model": base}, asdict(config)))
+    run_id = _queue(session, Wanted("prepare", {"model": base}, asdict(config)))
     settings.put(session, START_KEY, run_id)
     return run_id
 
@@ -223,58 +142,91 @@ def advance(session: Session) -> str | None:
 
     What failed or was stopped is not tried again: that is a person's decision.
     """
-    wanted = _History.of(session).following()
+    history = History.of(session)
+    wanted = history.following(tasks.progress(session, history.proof_pile))
     return None if wanted is None else _queue(session, wanted)
 
 
 def improve(session: Session, config: AlignConfig) -> str:
-    """Queue an improvement of version 1 by the comparisons; refuses when they are too few."""
-    history = _History.of(session)
-    judged = tasks.progress(session, "improve").done
-    if judged < ENOUGH_TO_IMPROVE:
+    """Queue an improvement of the parent by the judgements on its replies; refuses too few."""
+    history = History.of(session)
+    judged = tasks.progress(session, history.judged_pile)
+    if judged.done < ENOUGH_TO_IMPROVE:
         raise ConfigError(
             "the number of judged pairs",
-            judged,
-            must=f"be at least {ENOUGH_TO_IMPROVE}: judge {ENOUGH_TO_IMPROVE - judged} more",
+            judged.done,
+            must=f"be at least {ENOUGH_TO_IMPROVE}: judge {ENOUGH_TO_IMPROVE - judged.done} more",
         )
-    if not any(pair.preference() or pair.mended for pair in comparisons(session, "improve")):
+    judgements = comparisons(session, "improve", runs=history.judged_pile.runs)
+    if not any(pair.preference() or pair.mended for pair in judgements):
         raise ConfigError("the number of preferred or mended replies", 0, must="be at least 1")
-    newest = history.current("align")
+    newest = history.current("align", history.parent)
     if newest is not None and newest.status in runs.OPEN:
         raise ConflictError(f"An improvement is {newest.status} already: run {newest.id}.")
-    inputs = {"model": history.policy_1, "comparisons": "improve"}
-    return _queue(session, _Wanted("align", inputs, asdict(config)))
+    if not _can_improve(history, judged):
+        raise ConflictError(
+            f"{history.child} has learned from these judgements already; judge some more first."
+        )
+    inputs = {"model": history.parent, "comparisons": "improve"}
+    return _queue(session, Wanted("align", inputs, asdict(config)))
+
+
+def draw_more(session: Session) -> str:
+    """Queue another drawing of replies of the version that is judged, by a seed of its own."""
+    history = History.of(session)
+    if history.version_1 is None:
+        raise ConflictError("There is no version yet whose replies could be drawn.")
+    drawn = [run for run in history.of_stage("sample", history.parent) if is_for_judging(run)]
+    if drawn and drawn[0].status in runs.OPEN:
+        raise ConflictError(f"Replies are being drawn already: run {drawn[0].id}.")
+    return _queue(session, history.sampling(), seed=DEFAULT_SEED + len(drawn))
+
+
+def go_round_again(session: Session) -> str:
+    """Begin the next round: replies of the newest version are drawn, to be judged in their turn."""
+    state = LoopState.of(session)
+    if not state.is_closed:
+        raise ConflictError(f"This round is not over yet. {state.next_step.sentence}")
+    return _queue(session, for_judging(state.child))
 
 
 def compare(session: Session, names: Sequence[str]) -> str:
     """Queue a comparison that a person asks for, beside those of the loop; gives the run's id."""
-    return _queue(session, _Wanted("compare", {"models": ",".join(names)}, {}))
+    return _queue(session, Wanted("compare", {"models": ",".join(names)}, {}))
 
 
-def _queue(session: Session, wanted: _Wanted) -> str:
+def _queue(session: Session, wanted: Wanted, *, seed: int = DEFAULT_SEED) -> str:
     return runs.queue(
         session,
         stage=wanted.stage,
         inputs=wanted.inputs,
         # What was fitted to a person's time goes under what the step itself asks for.
         config=fitting.kept_knobs(session, wanted.stage) | dict(wanted.config),
-        seed=settings.get(session, SEED_KEY, DEFAULT_SEED),
+        seed=seed,
     )
 
 
-def _steps(history: _History, judged: tasks.Progress) -> tuple[Step, ...]:
+def _can_improve(history: History, judged: tasks.Progress) -> bool:
+    newest = history.current("align", history.parent)
+    if judged.done < ENOUGH_TO_IMPROVE or (newest is not None and newest.status in runs.OPEN):
+        return False
+    learned = newest.outputs.get("judged", "0") if newest is not None else "0"
+    return judged.done > int(learned)
+
+
+def _steps(history: History, judged: tasks.Progress, proof: tasks.Progress) -> tuple[Step, ...]:
     sample_run = history.like(history.sampling())
-    align_run = history.current("align")
+    align_run = history.current("align", history.parent)
     is_enough = judged.done >= ENOUGH_TO_IMPROVE
     has_pairs = sample_run is not None and sample_run.status == "done"
     is_judged = has_pairs and (is_enough or align_run is not None)
     found: list[tuple[StepName, Run | None, StepStatus]] = [
         ("prepare", history.current("prepare"), "next"),
-        ("finetune", history.current("finetune"), "waiting"),
+        ("finetune", history.like(history.finetuning()), "waiting"),
         ("sample", sample_run, "waiting"),
         ("judge", None, "done" if is_judged else "next" if has_pairs else "waiting"),
         ("improve", align_run, "next" if is_judged else "waiting"),
-        ("compare", _compare_run(history), "waiting"),
+        ("compare", _compare_run(history, proof), "waiting"),
     ]
     return tuple(
         Step(name=name, title=TITLES[name], status=_status(run, without=status), run=run)
@@ -282,16 +234,19 @@ def _steps(history: _History, judged: tasks.Progress) -> tuple[Step, ...]:
     )
 
 
-def _compare_run(history: _History) -> Run | None:
+def _compare_run(history: History, proof: tasks.Progress) -> Run | None:
     """Several runs make the last step; the one at work, or that failed or ended it, is shown."""
-    if history.done("align") is None:
+    if history.improved is None:
+        if history.number > 1:
+            return None
         run = history.like(history.first_comparison())
         return None if run is None or run.status == "done" else run
     last = history.like(history.last_comparison())
-    if last is not None:
-        return last
-    proof = history.like(history.proof_sampling())
-    return None if proof is None or proof.status == "done" else proof
+    with_blind = history.like(history.last_comparison(proof.done)) if proof.done else None
+    if with_blind or last:
+        return with_blind or last
+    run = history.like(history.proof_sampling())
+    return None if run is None or run.status == "done" else run
 
 
 def _status(run: Run | None, *, without: StepStatus) -> StepStatus:
@@ -315,7 +270,7 @@ def _next_step(steps: Sequence[Step], judged: tasks.Progress, proof: tasks.Progr
         or _to_judge(step["judge"], judged, proof)
         or _to_improve(step["improve"], judged)
         or _to_wait_for(steps)
-        or NextStep("The first loop is closed: read what changed, and how sure that is.", "/report")
+        or NextStep("This round is closed: read what changed, and how sure that is.", "read")
     )
 
 
@@ -323,45 +278,44 @@ def _after_failure(steps: Sequence[Step]) -> NextStep | None:
     for step in steps:
         if step.status == "failed" and step.run is not None:
             what = "was stopped" if step.run.status == "stopped" else "failed"
-            return NextStep(
-                f"“{step.title}” {what}: see why, and continue it.", f"/runs/{step.run.id}"
-            )
+            sentence = f"“{step.title}” {what}: see why, and continue it."
+            return NextStep(sentence, "continue", step.run.id)
     return None
 
 
 def _at_the_start(prepare: Step) -> NextStep | None:
     if prepare.status != "next":
         return None
-    return NextStep("Choose a base model: the loop begins with it.", "/models")
+    return NextStep("Choose a base model: the loop begins with it.", "choose")
 
 
 def _to_judge(judge: Step, judged: tasks.Progress, proof: tasks.Progress) -> NextStep | None:
     if proof.open:
         pairs = "1 blind pair" if proof.open == 1 else f"{proof.open} blind pairs"
-        return NextStep(f"Judge {pairs} of the two versions.", "/judge?purpose=proof")
+        return NextStep(f"Judge {pairs} of the two versions.", "judge_proof")
     if judge.status != "next":
         return None
     missing = ENOUGH_TO_IMPROVE - judged.done
     if not judged.open:
         return NextStep(
-            f"No pair is left, but Improve needs {missing} more: draw more replies.",
-            "/runs",
+            f"No pair is left, but Improve needs {missing} more: draw more replies.", "draw"
         )
-    return NextStep(f"Judge {missing} more, then Improve can begin.", "/judge")
+    return NextStep(f"Judge {missing} more, then Improve can begin.", "judge")
 
 
 def _to_improve(step: Step, judged: tasks.Progress) -> NextStep | None:
     if step.status != "next":
         return None
-    return NextStep(f"Improve: the model learns from your {judged.done} choices.", "/judge")
+    return NextStep(f"Improve: the model learns from your {judged.done} choices.", "improve")
 
 
 def _to_wait_for(steps: Sequence[Step]) -> NextStep | None:
     """What is at work, or is about to follow by itself."""
     for step in steps:
         if step.status == "running" and step.run is not None:
-            return NextStep(f"“{step.title}” is at work: you can watch it.", f"/runs/{step.run.id}")
+            sentence = f"“{step.title}” is at work: you can watch it."
+            return NextStep(sentence, "wait", step.run.id)
     for step in steps:
         if step.status == "waiting":
-            return NextStep(f"“{step.title}” begins by itself.", "/runs")
+            return NextStep(f"“{step.title}” begins by itself.", "wait")
     return None

@@ -1,4 +1,4 @@
-"""Memory, download and minutes of each stage on this machine, from a ten-second probe."""
+"""Memory, download and minutes of each stage on this machine, from a probe of two seconds."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -13,12 +13,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from amenable.models.catalogue import KNOWN_MODELS
 from amenable.models.head import CHUNK_ROWS
 from amenable.models.policy import compute_dtype
+from amenable.pipeline import costs
 from amenable.pipeline.config import AlignConfig, CompareConfig, FinetuneConfig, SampleConfig
+from amenable.pipeline.costs import StageCost
 from amenable.records.errors import ModelError
-from amenable.store import library, settings
+from amenable.store import library
 from amenable.store.workspace import Workspace
 
-PLAN_KEY = "plan"
 PROBE_SECONDS = 2.0
 # Shares of the probed rate that our loops reach, as measured on two cores (docs/experiments.md).
 TRAINING_SHARE, DECODING_SHARE, READING_SHARE = 0.45, 0.12, 0.4
@@ -26,6 +27,8 @@ ACTIVATION_BYTES = 124  # per token, layer and unit of hidden width; measured on
 # What the starter set holds, in tokens of Gemma: the plan's measure of work.
 DEMONSTRATION_TOKENS, DEMONSTRATION_TARGETS, REPLY_TOKENS, PROMPT_TOKENS = 75_000, 41_000, 60, 70
 EVALUATION_PROMPTS, EVALUATION_REPLY_TOKENS = 152, 128
+NUM_VERSIONS = 2
+"""That the loop sets side by side, in blind pairs and in its last comparison."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,33 +54,30 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StagePlan:
-    seconds: float
-    memory_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     model: str
     machine: Machine
     download_bytes: int
-    finetune: StagePlan
-    sample: StagePlan
-    align: StagePlan
-    compare: StagePlan
+    finetune: StageCost
+    sample: StageCost
+    align: StageCost
+    compare: StageCost
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @property
+    def stages(self) -> dict[str, StageCost]:
+        return {name: getattr(self, name) for name in ("finetune", "sample", "align", "compare")}
+
+    @property
     def total_seconds(self) -> float:
-        stages = (self.finetune, self.sample, self.align, self.compare)
-        return sum(stage.seconds for stage in stages)
+        return sum(stage.seconds for stage in self.stages.values())
 
     @property
     def fits(self) -> bool:
-        stages = (self.finetune, self.sample, self.align, self.compare)
-        return max(stage.memory_bytes for stage in stages) < self.machine.memory_bytes
+        most = max(stage.memory_bytes for stage in self.stages.values())
+        return most < self.machine.memory_bytes
 
 
 def make_plan(workspace: Workspace, name: str) -> Plan:
@@ -86,13 +86,8 @@ def make_plan(workspace: Workspace, name: str) -> Plan:
     shape, download = shape_of(workspace, name)
     plan = estimate(name, shape, machine, download)
     with workspace.database.write() as session:
-        settings.put(session, PLAN_KEY, _as_setting(plan))
+        costs.keep(session, name, plan.stages)
     return plan
-
-
-def _as_setting(plan: Plan) -> dict[str, Any]:
-    stages = {stage: asdict(getattr(plan, stage)) for stage in ("finetune", "sample", "align")}
-    return {"model": plan.model, "compare": asdict(plan.compare), **stages}
 
 
 def shape_of(workspace: Workspace, name: str) -> tuple[Shape, int]:
@@ -190,26 +185,30 @@ def estimate(name: str, shape: Shape, machine: Machine, download_bytes: int) -> 
     compared_tokens = 4 * EVALUATION_PROMPTS * EVALUATION_REPLY_TOKENS
     read = 3 * CompareConfig().num_text_tokens * 2 * (shape.backbone + shape.head)
     compared = 2 * (shape.backbone + shape.head) * compared_tokens
-    reading = memory_needed(shape, training_tokens=0)
+    speaking = memory_needed(shape, num_versions=NUM_VERSIONS)
     training = memory_needed(shape, training_tokens=finetune.fit.tokens_per_batch)
     return Plan(
         model=name,
         machine=machine,
         download_bytes=download_bytes,
-        finetune=StagePlan(seconds=learnt / flops / TRAINING_SHARE, memory_bytes=training),
-        sample=StagePlan(seconds=drawn / flops / DECODING_SHARE, memory_bytes=reading),
-        align=StagePlan(seconds=aligned / flops / TRAINING_SHARE, memory_bytes=training),
-        compare=StagePlan(
+        finetune=StageCost(seconds=learnt / flops / TRAINING_SHARE, memory_bytes=training),
+        sample=StageCost(seconds=drawn / flops / DECODING_SHARE, memory_bytes=speaking),
+        align=StageCost(seconds=aligned / flops / TRAINING_SHARE, memory_bytes=training),
+        compare=StageCost(
             seconds=compared / flops / DECODING_SHARE + read / flops / READING_SHARE,
-            memory_bytes=reading,
+            memory_bytes=speaking,
         ),
     )
 
 
-def memory_needed(shape: Shape, *, training_tokens: int) -> int:
-    """Weights in bf16, one chunk of the head, what backward keeps, and the program itself."""
+def memory_needed(shape: Shape, *, training_tokens: int = 0, num_versions: int = 0) -> int:
+    """Weights in bf16, one chunk of the head, what backward keeps, and the program itself.
+
+    Each version that speaks beside its base has the layers once more, its adapter folded in;
+    embedding and head are shared.
+    """
     program = 700_000_000
-    weights = 2 * (shape.backbone + shape.head)
+    weights = 2 * (shape.backbone + shape.head) + num_versions * 2 * shape.backbone
     head_chunk = CHUNK_ROWS * shape.vocabulary * 4
     kept = training_tokens * shape.layers * shape.hidden * ACTIVATION_BYTES
     return program + weights + head_chunk + kept

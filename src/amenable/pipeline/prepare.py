@@ -1,5 +1,6 @@
 """Bring a model into the library: fetched, checked, its terms accepted, converted once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,11 @@ from amenable.pipeline.licences import accept_licence, is_accepted
 from amenable.pipeline.progress import Progress
 from amenable.pipeline.sources import install_starter
 from amenable.pipeline.stage import Context
-from amenable.records.errors import NotAllowedError
+from amenable.records.errors import ModelError, NotAllowedError
 from amenable.store import library
 from amenable.store.artifacts import hash_folder, write_whole
 from amenable.store.library import ModelEntry
+from amenable.store.tables import ModelRow
 from amenable.store.workspace import Workspace
 
 
@@ -59,15 +61,15 @@ def _steps(context: Context) -> OnStep:
 
 
 def add_model(workspace: Workspace, wanted: str, on_step: OnStep, run_id: str | None = None) -> str:
-    """Put a model into the library and give its name there; what is there already stays."""
+    """Put a model into the library and give its name there; what is there, and whole, stays."""
     known = KNOWN_MODELS.get(wanted)
-    with workspace.database.read() as session:
-        rows = {row.name: row for row in library.models(session)}
-    if wanted in rows:
-        return wanted
     source = _source(wanted, known)
     with workspace.database.read() as session:
+        there = _there(library.models(session), wanted, source.origin, run_id)
         needs_leave = known is not None and not is_accepted(session, known.name)
+    if there is not None:
+        _mend(workspace, there, on_step)
+        return there.name
     if known is not None and needs_leave:
         raise NotAllowedError(
             f"{known.title} comes under the {known.licence}. {known.terms} "
@@ -77,9 +79,7 @@ def add_model(workspace: Workspace, wanted: str, on_step: OnStep, run_id: str | 
         name = library.free_name(session, source.name)
     folder = workspace.library / name
     facts = _bring(workspace, wanted, known, folder, on_step)
-    write_whole(folder / "LICENCE.txt", f"{source.licence}\n\n{source.terms}\n".encode())
-    on_step("Taking its fingerprint")
-    sha256 = hash_folder(folder)
+    sha256 = _seal(folder, source.licence, source.terms, on_step)
     entry = ModelEntry(
         name=name,
         sha256=sha256,
@@ -100,6 +100,66 @@ def add_model(workspace: Workspace, wanted: str, on_step: OnStep, run_id: str | 
     with workspace.database.write() as session:
         library.add_model(session, entry)
     return name
+
+
+def _there(
+    rows: Sequence[ModelRow], wanted: str, origin: str, run_id: str | None
+) -> ModelRow | None:
+    """The model of this name, or what this run has brought: it died between that and its end."""
+    by_name = next((row for row in rows if row.name == wanted), None)
+    if by_name is not None or run_id is None:
+        return by_name
+    return next((row for row in rows if (row.run_id, row.origin) == (run_id, origin)), None)
+
+
+def _seal(folder: Path, licence: str, terms: str, on_step: OnStep) -> str:
+    """Lay the terms beside the weights, and take the fingerprint of it all."""
+    write_whole(folder / "LICENCE.txt", f"{licence}\n\n{terms}\n".encode())
+    on_step("Taking its fingerprint")
+    return hash_folder(folder)
+
+
+def _mend(workspace: Workspace, row: ModelRow, on_step: OnStep) -> None:
+    """Bring a model's files anew, under its name, if they are damaged or missing."""
+    folder = workspace.folder / row.folder
+    on_step(f"Checking the files of {row.name}")
+    if folder.is_dir() and hash_folder(folder) == row.sha256:
+        return
+    _refuse_hopeless(row, folder)
+    on_step(f"The files of {row.name} are damaged or missing: they are brought anew")
+    known = KNOWN_MODELS.get(row.name)
+    if known is not None and known.licence != row.licence:
+        known = None  # another one's copy, under a known name
+    _bring(workspace, row.origin if known is None else known.name, known, folder, on_step)
+    sha256 = _seal(folder, row.licence, str(row.info.get("terms", "")), on_step)
+    if sha256 != row.sha256:
+        on_step(_say_changed(row.name, _take_over(workspace, row.name, sha256)))
+
+
+def _refuse_hopeless(row: ModelRow, folder: Path) -> None:
+    """What was made here, or came from a place that is gone, cannot be brought again."""
+    is_gone = Path(row.origin).is_absolute() and not Path(row.origin).exists()
+    if row.kind != "policy" and not is_gone:
+        return
+    why = "it was trained here" if row.kind == "policy" else f"{row.origin} is gone"
+    raise ModelError(
+        f"The files of {row.name} are damaged or missing, and cannot be brought again: {why}. "
+        f"Put {folder} back from a copy."
+    )
+
+
+def _take_over(workspace: Workspace, name: str, sha256: str) -> list[str]:
+    """Another conversion under the same name; gives the versions whose adapters fit it no more."""
+    with workspace.database.write() as session:
+        library.model(session, name).sha256 = sha256
+        return [row.name for row in library.models(session) if row.base == name]
+
+
+def _say_changed(name: str, versions: Sequence[str]) -> str:
+    said = f"{name} is now another conversion than before"
+    if not versions:
+        return said
+    return f"{said}, on which its versions cannot speak: {', '.join(versions)}"
 
 
 def _source(wanted: str, known: KnownModel | None) -> _Source:

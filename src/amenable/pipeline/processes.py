@@ -5,14 +5,15 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
 PARENT = "AMENABLE_PARENT"
 """Environment variable: who started this process."""
 LOOK_SECONDS = 2.0
-CLOCK_SECONDS = 5.0
-"""Starts are reckoned from the wall clock, which may be set a little meanwhile."""
+START_FIELD = 19
+"""Of /proc/PID/stat behind the program's name: clock ticks from the system's start to its own."""
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,21 @@ log = logging.getLogger(__name__)
 def process_name(pid: int | None = None) -> str:
     """ "pid@start": numbers are reused, but not with the same start. Ours if no number is given."""
     process = psutil.Process(pid)
-    return f"{process.pid}@{process.create_time():.2f}"
+    return f"{process.pid}@{_start(process)}"
+
+
+def _start(process: psutil.Process) -> str:
+    """Told without the wall clock on Linux, where setting it would give the living another start.
+
+    Elsewhere the system notes the moment at the start and keeps it, whatever the clock says later.
+    """
+    if not psutil.LINUX:
+        return f"{process.create_time():.2f}"
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text(errors="replace")
+    except OSError as error:
+        raise psutil.NoSuchProcess(process.pid) from error
+    return stat.rpartition(")")[2].split()[START_FIELD]  # the name itself may hold blanks
 
 
 def is_alive(name: str) -> bool:
@@ -34,13 +49,12 @@ def is_alive(name: str) -> bool:
 
 
 def _find(name: str) -> psutil.Process | None:
-    number, _, started = name.partition("@")
+    number, _, start = name.partition("@")
     try:
         process = psutil.Process(int(number))
-        is_same = abs(process.create_time() - float(started)) < CLOCK_SECONDS
+        return process if _start(process) == start else None
     except (ValueError, psutil.NoSuchProcess):
         return None
-    return process if is_same else None
 
 
 def _works(process: psutil.Process) -> bool:

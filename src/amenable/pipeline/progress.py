@@ -113,13 +113,11 @@ class Stopwatch:
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """How far the run is; None if it has not said so yet."""
-    path = folder / PROGRESS
+    """How far the run is; None if it has not said so yet, or a power cut left half of it."""
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+        return Progress(**json.loads((folder / PROGRESS).read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    return Progress(**json.loads(data))
 
 
 def read_metrics(folder: Path, after: int = 0) -> list[dict[str, Any]]:

@@ -1,23 +1,35 @@
 """The stage that draws pairs of replies for people to judge, sides shuffled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from amenable.datasets.examples import PromptExample
 from amenable.feedback import tasks
 from amenable.generation.engine import Request
-from amenable.pipeline.config import SampleConfig
+from amenable.generation.local import LocalEngine
+from amenable.pipeline.config import NUM_PROOF_PAIRS, SampleConfig
 from amenable.pipeline.engines import open_engine
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch
 from amenable.pipeline.sources import feedback_prompts
 from amenable.pipeline.stage import Context
+from amenable.records.conversation import Conversation
 from amenable.records.errors import ConfigError, DataError
-from amenable.records.sample import Sample, SamplingSettings
+from amenable.records.sample import ModelRef, Sample, SamplingSettings
 from amenable.records.seeds import seed_for
-from amenable.store.samples import judged_prompt_keys, keep_sample
+from amenable.store.samples import KeptSample, judged_prompt_keys, keep_sample, samples_of
+from amenable.store.tables import TaskRow
 
-NUM_PROOF_PAIRS = 12
+ENOUGH_TO_LEAVE_SOME = 4 * NUM_PROOF_PAIRS
+"""With fewer prompts none is left aside: Improve needs them more."""
+PROOF_SEED = 12
+"""One for all runs, so that all of them leave the same prompts aside."""
+
+Asked = tuple[ModelRef, Conversation, SamplingSettings, int]
+"""What decides a reply: model, prompt, settings and seed."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,7 @@ class _Pair:
 
     prompt: PromptExample
     key: str
-    models: tuple[str, str]
+    requests: tuple[Request, Request]
 
 
 def sample(context: Context) -> dict[str, str]:
@@ -36,86 +48,178 @@ def sample(context: Context) -> dict[str, str]:
     other = config.against if config.purpose == "proof" else model
     if other is None:
         raise ConfigError("against", other, must="name the other version for proof")
-    pairs = _choose(context, config, (model, other))
+    with context.workspace.database.read() as session:
+        num = _num_laid_out(session, context.run.id)
+    if num:  # an earlier attempt died between laying them out and its own end
+        return {"model": model, "pairs": str(num)}
+    candidates = _candidates(context, config, (model, other))
     engine = open_engine(context.workspace, sorted({model, other}))
+    pairs, num_left_out = _that_fit(engine, candidates, config.num_prompts)
+    if not pairs:
+        raise DataError(
+            f"No prompt leaves room for a reply of {config.max_new_tokens} tokens. "
+            "Import shorter ones on the Data page."
+        )
+    refs = {ref.name: ref for ref in engine.models()}
+    _draw(context, engine, pairs, refs)
+    num = _lay_out(context, config, pairs, refs)
+    left_out = {"left_out": str(num_left_out)} if num_left_out else {}
+    return {"model": model, "pairs": str(num)} | left_out
+
+
+def _num_laid_out(session: Session, run_id: str) -> int:
+    query = select(func.count(TaskRow.id)).where(TaskRow.run_id == run_id)
+    return session.scalars(query).one()
+
+
+def _candidates(context: Context, config: SampleConfig, models: tuple[str, str]) -> Sequence[_Pair]:
+    """All pairs that could be drawn, in the order in which they are."""
+    with context.workspace.database.read() as session:
+        prompts = _keyed(feedback_prompts(session))
+        judged = judged_prompt_keys(session)
+    if not prompts:
+        raise DataError("There is no prompt to reply to. Import some on the Data page.")
+    if config.purpose == "proof":
+        keys = _fresh(prompts, judged)
+        if not keys:
+            raise DataError(
+                "Every prompt was judged before, so none is left for blind pairs. "
+                "Import some more on the Data page."
+            )
+    else:
+        aside = _left_aside(prompts, judged)
+        keys = [key for key in prompts if key not in aside]
+        keys.sort(key=lambda key: seed_for(context.run.seed, "order", key))
     settings = SamplingSettings(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p
     )
-    requests = [
-        Request(
-            prompt=pair.prompt.conversation,
-            model=name,
-            settings=settings,
-            seed=seed_for(context.run.seed, pair.key, side),
-        )
-        for pair in pairs
-        for side, name in enumerate(pair.models)
-    ]
-    watch = Stopwatch("Drawing replies", len(requests), "replies")
-    done: list[int] = []
-
-    def on_sample(position: int, _: Sample) -> None:
-        done.append(position)
-        context.log.progress(watch.at(len(done)))
-        context.stop_here()
-
-    samples = engine.generate(requests, on_sample)
-    num = _keep(context, config, pairs, samples)
-    return {"model": model, "pairs": str(num)}
+    return [_pair(context.run.seed, key, prompts[key], models, settings) for key in keys]
 
 
-def _choose(context: Context, config: SampleConfig, models: tuple[str, str]) -> Sequence[_Pair]:
-    """Prompts in a seeded order; for proof, only such as nobody judged before."""
-    with context.workspace.database.read() as session:
-        prompts = feedback_prompts(session)
-        judged = judged_prompt_keys(session) if config.purpose == "proof" else frozenset[str]()
+def _keyed(prompts: Sequence[PromptExample]) -> dict[str, PromptExample]:
     keyed: dict[str, PromptExample] = {}
     for at, prompt in enumerate(prompts):
         # Two data sets may use the same key; what came first keeps it.
         key = prompt.key or f"prompt-{at}"
         keyed[key if key not in keyed else f"{key}-{at}"] = prompt
-    fresh = [key for key in keyed if key not in judged] or list(keyed)
-    if not fresh:
-        raise DataError("There is no prompt to reply to. Import some on the Data page.")
-    fresh.sort(key=lambda key: seed_for(context.run.seed, "order", key))
-    wanted = NUM_PROOF_PAIRS if config.purpose == "proof" else config.num_prompts
+    return keyed
+
+
+def _fresh(keys: Mapping[str, object], judged: frozenset[str]) -> list[str]:
+    """Prompts that nobody judged, those for proof first.
+
+    What improves is judged meanwhile, but none of the first: so they stay the first.
+    """
+    fresh = [key for key in keys if key not in judged]
+    return sorted(fresh, key=lambda key: seed_for(PROOF_SEED, "proof", key))
+
+
+def _left_aside(keys: Mapping[str, object], judged: frozenset[str]) -> frozenset[str]:
+    """What proof will need: a reply that people have judged before is no blind one."""
+    if len(keys) < ENOUGH_TO_LEAVE_SOME:
+        return frozenset()
+    return frozenset(_fresh(keys, judged)[:NUM_PROOF_PAIRS])
+
+
+def _pair(
+    run_seed: int,
+    key: str,
+    prompt: PromptExample,
+    models: tuple[str, str],
+    settings: SamplingSettings,
+) -> _Pair:
     # Which model speaks first is shuffled here, and it is what decides the side of the screen.
-    return [
-        _Pair(
-            keyed[key],
-            key,
-            models if seed_for(context.run.seed, key) % 2 else (models[1], models[0]),
-        )
-        for key in fresh[:wanted]
+    first, second = models if seed_for(run_seed, key) % 2 else models[::-1]
+
+    def request(model: str, side: int) -> Request:
+        seed = seed_for(run_seed, key, side)
+        return Request(prompt=prompt.conversation, model=model, settings=settings, seed=seed)
+
+    return _Pair(prompt, key, (request(first, 0), request(second, 1)))
+
+
+def _that_fit(
+    engine: LocalEngine, candidates: Sequence[_Pair], wanted: int
+) -> tuple[list[_Pair], int]:
+    """The first `wanted` pairs for which the context has room, and how many were passed over."""
+    pairs: list[_Pair] = []
+    num_left_out = 0
+    for pair in candidates:
+        if len(pairs) == wanted:
+            break
+        if all(engine.fits(request) for request in pair.requests):
+            pairs.append(pair)
+        else:
+            num_left_out += 1
+    return pairs, num_left_out
+
+
+def _draw(
+    context: Context, engine: LocalEngine, pairs: Sequence[_Pair], refs: Mapping[str, ModelRef]
+) -> None:
+    """Each reply is kept as it comes; what an earlier attempt drew is not drawn again."""
+    with context.workspace.database.read() as session:
+        known = _kept(session, context.run.id).keys()
+    wanted = [
+        (pair, request)
+        for pair in pairs
+        for request in pair.requests
+        if _asked(request, refs) not in known
     ]
+    total = 2 * len(pairs)
+    watch = Stopwatch("Drawing replies", total, "replies")
+    done = total - len(wanted)
+    context.log.progress(watch.at(done))
 
-
-def _keep(
-    context: Context, config: SampleConfig, pairs: Sequence[_Pair], samples: Sequence[Sample]
-) -> int:
-    """All samples and tasks in one transaction; a pair of equal replies teaches nothing."""
-    num = 0
-    with context.workspace.database.write() as session:
-        for pair, left, right in zip(pairs, samples[0::2], samples[1::2], strict=True):
-            ids = [
-                keep_sample(
-                    session,
-                    each,
-                    run_id=context.run.id,
-                    prompt_key=pair.key,
-                    family=pair.prompt.family,
-                    checks=pair.prompt.checks,
-                )
-                for each in (left, right)
-            ]
-            if left.reply == right.reply:
-                continue
-            tasks.add_pair(
+    def on_sample(position: int, drawn: Sample) -> None:
+        nonlocal done
+        pair = wanted[position][0]
+        with context.workspace.database.write() as session:
+            keep_sample(
                 session,
-                purpose=config.purpose,
+                drawn,
                 run_id=context.run.id,
-                left_sample_id=ids[0],
-                right_sample_id=ids[1],
+                prompt_key=pair.key,
+                family=pair.prompt.family,
+                checks=pair.prompt.checks,
             )
-            num += 1
-    return num
+        done += 1
+        context.log.progress(watch.at(done))
+        context.stop_here()
+
+    engine.generate([request for _, request in wanted], on_sample)
+
+
+def _kept(session: Session, run_id: str) -> dict[Asked, KeptSample]:
+    return {
+        (kept.sample.model, kept.sample.prompt, kept.sample.settings, kept.sample.seed): kept
+        for kept in samples_of(session, run_id)
+    }
+
+
+def _asked(request: Request, refs: Mapping[str, ModelRef]) -> Asked:
+    return refs[request.model], request.prompt, request.settings, request.seed
+
+
+def _lay_out(
+    context: Context,
+    config: SampleConfig,
+    pairs: Sequence[_Pair],
+    refs: Mapping[str, ModelRef],
+) -> int:
+    """All tasks in one transaction, and once; a pair of equal replies teaches nothing."""
+    with context.workspace.database.write() as session:
+        if num := _num_laid_out(session, context.run.id):
+            return num
+        kept = _kept(session, context.run.id)
+        for pair in pairs:
+            left, right = (kept[_asked(request, refs)] for request in pair.requests)
+            if left.sample.reply != right.sample.reply:
+                tasks.add_pair(
+                    session,
+                    purpose=config.purpose,
+                    run_id=context.run.id,
+                    left_sample_id=left.id,
+                    right_sample_id=right.id,
+                )
+        return _num_laid_out(session, context.run.id)

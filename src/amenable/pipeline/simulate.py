@@ -9,28 +9,26 @@ from sqlalchemy.orm import Session
 from amenable.evaluation.graders.constraints import is_met
 from amenable.feedback import people, tasks
 from amenable.feedback.simulated import JUDGES, Judge, SeenReply, judge, seconds_for
-from amenable.feedback.tasks import Purpose, Submission
+from amenable.feedback.tasks import Pile, Submission
 from amenable.store.samples import KeptSample, sample
 from amenable.store.tables import TaskRow
 
-PURPOSES: tuple[Purpose, ...] = ("improve", "proof")
 
-
-def judge_what_waits(session: Session, seed: int) -> int:
+def judge_what_waits(session: Session, piles: Sequence[Pile], seed: int) -> int:
     """Let the scripted judges take turns at every open pair; gives how many were judged."""
     num = 0
-    for purpose in PURPOSES:
+    for pile in piles:
         for who in cycle(JUDGES.values()):
-            if not _judge_next(session, who, purpose, seed):
+            if not _judge_next(session, who, pile, seed):
                 break
             num += 1
     return num
 
 
-def _judge_next(session: Session, who: Judge, purpose: Purpose, seed: int) -> bool:
+def _judge_next(session: Session, who: Judge, pile: Pile, seed: int) -> bool:
     about = {"reliability": who.reliability, "left_habit": who.left_habit}
     person_id = people.person(session, who.name, is_simulated=True, about=about)
-    view = tasks.claim_next(session, person_id, purpose, datetime.now(UTC))
+    view = tasks.claim_next(session, person_id, pile, datetime.now(UTC))
     if view is None:
         return False
     left, right = _seen(session, view.task_id)

@@ -1,7 +1,9 @@
 """Which demonstrations and prompts a workspace trains with: the starter set, one's own, or both."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from amenable.datasets.examples import ConversationExample, PromptExample
@@ -11,10 +13,20 @@ from amenable.starter import load as starter
 from amenable.starter.load import STARTER_LICENCE, fingerprint
 from amenable.store import library, settings
 from amenable.store.library import DatasetEntry
+from amenable.store.tables import ExampleRow
 from amenable.store.workspace import Workspace
 
 SETTING = "sources"
 STARTER_DEMONSTRATIONS, STARTER_PROMPTS = "starter-demonstrations", "starter-prompts"
+STARTER_TYPES = {STARTER_DEMONSTRATIONS: "conversation", STARTER_PROMPTS: "prompt"}
+"""Known also before they are installed."""
+HOLDS = {
+    "conversation": "demonstrations",
+    "prompt": "prompts",
+    "preference": "preference pairs",
+    "rated": "rated replies",
+    "text": "plain text",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +42,45 @@ class Sources:
         return cls(**{key: tuple(value) for key, value in kept.items()})
 
     def keep(self, session: Session) -> None:
+        """Use these from now on; what they cannot be used for is refused here, not in a run."""
         if not self.demonstrations or not self.prompts:
             raise DataError("Name at least one set of demonstrations and one of prompts.")
-        for name in (*self.demonstrations, *self.prompts):
-            if name not in (STARTER_DEMONSTRATIONS, STARTER_PROMPTS):
-                library.dataset(session, name)
+        for name in self.demonstrations:
+            _check_holds(session, name, "conversation")
+        for name in self.prompts:
+            _check_holds(session, name, "prompt")
+        _check_can_measure(session, [name for name in self.prompts if name != STARTER_PROMPTS])
         settings.put(session, SETTING, asdict(self))
+
+
+def _check_holds(session: Session, name: str, wanted: str) -> None:
+    """Rows of this type, of which at least one is not sealed."""
+    found = STARTER_TYPES.get(name) or _type_of(session, name)
+    if found != wanted:
+        raise DataError(
+            f"{name!r} holds {HOLDS.get(found, 'nothing')}, where {HOLDS[wanted]} are needed."
+        )
+    if name not in STARTER_TYPES and not library.num_examples(session, name):
+        raise DataError(
+            f"Every row of {name!r} is sealed to measure with, so none is left to use. "
+            "Add the file again under another name, with fewer sealed."
+        )
+
+
+def _check_can_measure(session: Session, own: Sequence[str]) -> None:
+    if own and not any(library.num_examples(session, name, exam=True) for name in own):
+        raise DataError(
+            f"{' and '.join(map(repr, own))} {'have' if own[1:] else 'has'} no sealed rows, so "
+            "nothing could be measured on your prompts. "
+            "Add the file again under another name, with one fifth sealed."
+        )
+
+
+def _type_of(session: Session, name: str) -> str:
+    """What the first row is: a data set holds one type."""
+    rows = select(ExampleRow.body).where(ExampleRow.dataset_id == library.dataset(session, name).id)
+    body = session.scalar(rows.limit(1))
+    return str(body["type"]) if body else ""
 
 
 def install_starter(workspace: Workspace) -> None:

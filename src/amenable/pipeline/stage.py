@@ -1,6 +1,5 @@
 """Runs a stage and records it whatever happens: outputs, versions, time, memory, or the error."""
 
-import errno
 import gc
 import logging
 import platform
@@ -21,14 +20,19 @@ from amenable.pipeline.progress import RunLog
 from amenable.records.errors import AmenableError, NotFoundError, WorkspaceError
 from amenable.records.run import Run
 from amenable.store import runs
-from amenable.store.artifacts import write_whole
+from amenable.store.artifacts import is_disk_full, write_whole
 from amenable.store.runs import RunEnd
 from amenable.store.workspace import Workspace
 
 PACKAGES = ("amenable", "torch", "transformers")
 PULSE_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10.0
+RECORD_SECONDS = 120.0
+"""How long the end of a run waits for room or its turn; less than a frozen worker is given."""
+RECORD_PAUSE_SECONDS = 2.0
 LONGEST_ERROR = 500
+NO_MEMORY = ("out of memory", "not enough memory", "allocate memory", "alloc_failed")
+"""What torch, CUDA, its libraries, Metal and the system say."""
 
 log = logging.getLogger(__name__)
 
@@ -75,17 +79,17 @@ def execute(
     with workspace.database.write() as session:
         run = runs.start(session, run_id, worker)
         runs.keep_versions(session, run_id, worker, versions())
-    folder = workspace.run_folder(run_id)
     interrupt: KeyboardInterrupt | None = None
     with _Pulse(workspace, run_id, worker) as pulse:
-        context = Context(
-            workspace=workspace,
-            run=run,
-            folder=folder,
-            log=RunLog(folder),
-            should_stop=lambda: pulse.is_stop_requested or should_leave(),
-        )
         try:
+            folder = workspace.run_folder(run_id)
+            context = Context(
+                workspace=workspace,
+                run=run,
+                folder=folder,
+                log=RunLog(folder),
+                should_stop=lambda: pulse.is_stop_requested or should_leave(),
+            )
             end = RunEnd(status="done", outputs=_stage(stages, run.stage)(context))
         except KeyboardInterrupt as error:
             end, interrupt = RunEnd(status="stopped"), error
@@ -95,7 +99,7 @@ def execute(
             end = RunEnd(status="failed", error=_one_line(workspace, run_id, error))
     # A network and its hooks hold each other: without this, one stage's model stays for the next.
     gc.collect()
-    finished = _record(workspace, run_id, worker, _measured(end, pulse, run))
+    finished = _record(workspace, run_id, worker, _measured(end, pulse, run), should_leave)
     if interrupt is not None:
         raise interrupt
     return finished
@@ -136,24 +140,52 @@ def _measured(end: RunEnd, pulse: "_Pulse", run: Run) -> RunEnd:
     )
 
 
-def _record(workspace: Workspace, run_id: str, worker: str, end: RunEnd) -> Run:
-    with workspace.database.write() as session:
-        return runs.finish(session, run_id, worker, end)
+def _record(
+    workspace: Workspace, run_id: str, worker: str, end: RunEnd, should_leave: Callable[[], bool]
+) -> Run:
+    """Write down how it ended; what fills the disk or keeps the database busy may pass."""
+    give_up_at = time.monotonic() + RECORD_SECONDS
+    while True:
+        try:
+            with workspace.database.write() as session:
+                return runs.finish(session, run_id, worker, end)
+        except WorkspaceError as error:
+            if time.monotonic() >= give_up_at or should_leave():
+                raise
+            log.warning("The end of run %s is not written down yet: %s", run_id, error)
+        time.sleep(RECORD_PAUSE_SECONDS)
 
 
 def _one_line(workspace: Workspace, run_id: str, error: Exception) -> str:
     if isinstance(error, AmenableError):
         return str(error)
-    path = workspace.logs / f"{run_id}.log"
     trace = "".join(traceback.format_exception(error))
     log.error("Run %s failed:\n%s", run_id, trace)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if is_disk_full(error):
         return "The disk is full. Free some room, then continue this run."
-    write_whole(path, trace.encode(errors="backslashreplace"))
-    if isinstance(error, MemoryError):
-        return f"There was not enough memory; smaller batches need less. Details: logs/{path.name}"
+    details = _kept(workspace.logs / f"{run_id}.log", trace)
+    if _is_out_of_memory(error):
+        return f"There was not enough memory; smaller batches need less. {details}"
     said = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_ERROR]
-    return f"{said} (a fault of this program; details: logs/{path.name})"
+    return f"{said} (a fault of this program). {details}"
+
+
+def _kept(path: Path, trace: str) -> str:
+    """Where the details are; what cannot be written must not hide what went wrong before."""
+    try:
+        write_whole(path, trace.encode(errors="backslashreplace"))
+    except OSError as error:
+        log.warning("%s cannot be written: %s", path, error)
+        return "Its details could not be written down."
+    return f"Details: logs/{path.name}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch says it by a RuntimeError; torch itself is not asked, since pages do without it."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError) and any(words in said for words in NO_MEMORY)
+    )
 
 
 class _Pulse:

@@ -2,29 +2,55 @@
 
 import errno
 import http.client
+import logging
 import os
 import secrets
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from amenable.pipeline.children import ChildPlan, Family
-from amenable.pipeline.processes import PARENT, process_name
-from amenable.records.errors import CannotStartError
+from amenable.pipeline.processes import PARENT, is_alive, process_name
+from amenable.records.errors import CannotStartError, WorkspaceError
 from amenable.store import runs
-from amenable.store.workspace import Workspace
+from amenable.store.workspace import Workspace, write_for_owner
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - to be reached there, not bound
+ADDRESS = "address"
+"""File of the workspace: where its pages are while they run."""
 LOOK_SECONDS = 0.2
 ANSWER_SECONDS = 1.0
 FROZEN_SECONDS = 300.0
 """A run that says nothing for so long, while its process lives, has a frozen worker."""
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def alone(workspace: Workspace) -> Generator[None]:
+    """Be the one that runs this workspace; who comes second is told where it runs."""
+    lock = workspace.lock("supervisor")
+    address = workspace.folder / ADDRESS
+    try:
+        lock.acquire()
+    except WorkspaceError:
+        where = f" at {address.read_text('ascii').strip()}" if address.exists() else ""
+        raise WorkspaceError(
+            f"It runs already{where}; for another browser end it with Ctrl-C there and start it "
+            "again."
+        ) from None
+    try:
+        address.unlink(missing_ok=True)  # of one that was killed
+        yield
+    finally:
+        address.unlink(missing_ok=True)
+        lock.release()
 
 
 def supervise(
@@ -37,11 +63,14 @@ def supervise(
 ) -> None:
     """Run the workspace's processes, and say the one-time address when the pages answer.
 
-    `on_ready` gets the address too: to open a browser. CannotStartError if the port is in use or a
-    process keeps dying, WorkspaceError if the workspace runs already.
+    The caller is `alone`. `on_ready` gets the address too: to open a browser. CannotStartError if
+    the port is in use or a process keeps dying.
     """
-    with workspace.lock("supervisor"), _told_to_end() as is_told:
+    with _told_to_end() as is_told:
         check_port(host, port)
+        pages = f"http://{_in_url(host)}:{port}"
+        with suppress(OSError):  # a full disk is no reason not to show the pages
+            write_for_owner(workspace.folder / ADDRESS, pages)
         serve_port = free_port()
         token = secrets.token_urlsafe(24)
         environment = {
@@ -61,12 +90,29 @@ def supervise(
                 family.look()
                 if not is_ready and answers(EVERYWHERE.get(host, host), port):
                     is_ready = True
-                    address = f"http://{_in_url(host)}:{port}/start?token={token}"
+                    address = f"{pages}/start?token={token}"
                     say(f"Amenable is ready: {address}")
                     if on_ready is not None:
                         on_ready(address)
         finally:
-            family.end()
+            _put_back(workspace, family.end())
+
+
+def _put_back(workspace: Workspace, pids: Sequence[int]) -> None:
+    """What was at work when we ended its worker by force goes on with the next start.
+
+    Else three impatient Ctrl-C in a long download would look like three deaths of its worker. A
+    frozen worker counts as dead, however: its run would freeze the next one too, for ever.
+    """
+    if not pids:
+        return
+    try:
+        with workspace.database.write() as session:
+            for pid in pids:
+                runs.forgive(session, pid)
+            runs.requeue_orphans(session, is_alive)
+    except WorkspaceError as error:
+        log.warning("The run at work is not put back: %s", error)
 
 
 def plans_for(folder: Path, host: str, port: int, serve_port: int) -> list[ChildPlan]:

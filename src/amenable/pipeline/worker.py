@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 
 from amenable.pipeline.processes import be_polite, is_alive, leave_with_parent, process_name
 from amenable.pipeline.stage import Stage, execute, resume
-from amenable.records.errors import AmenableError
+from amenable.records.errors import AmenableError, WorkspaceError
 from amenable.records.run import Run
 from amenable.store import runs
+from amenable.store.locks import FileLock
 from amenable.store.workspace import Workspace
 
 PAUSE_SECONDS = 1.0
@@ -37,14 +38,6 @@ class Worker:
         """End after this turn; a run at work stops at its next safe point and is queued again."""
         self._leaving.set()
 
-    def requeue_orphans(self) -> list[str]:
-        """Runs that a dead worker left behind go on from their checkpoints."""
-        with self._workspace.database.write() as session:
-            requeued = runs.requeue_orphans(session, is_alive)
-        for run_id in requeued:
-            log.warning("The worker of run %s died; the run goes on here.", run_id)
-        return requeued
-
     def turn(self) -> bool:
         """Do one thing; False if there was nothing to do."""
         run = self._claim()
@@ -54,10 +47,30 @@ class Worker:
         return True
 
     def run(self) -> None:
-        """Turn after turn until `leave`."""
-        self.requeue_orphans()
+        """Be the one worker of the workspace, turn after turn until `leave`."""
+        lock = self._workspace.lock("worker")
+        if not self._gets(lock):
+            return
+        try:
+            while not self._leaving.is_set():
+                self._leaving.wait(self._turn_and_pause())
+        finally:
+            lock.release()
+
+    def _gets(self, lock: FileLock) -> bool:
+        """Wait for our turn while another process executes runs; False if told to leave."""
+        is_told = False
         while not self._leaving.is_set():
-            self._leaving.wait(self._turn_and_pause())
+            try:
+                lock.acquire()
+            except WorkspaceError as error:
+                if not is_told:
+                    log.info("%s Waiting until it ends.", error)
+                is_told = True
+                self._leaving.wait(PAUSE_SECONDS)
+            else:
+                return True
+        return False
 
     def _turn_and_pause(self) -> float:
         try:
@@ -71,9 +84,12 @@ class Worker:
 
     def _claim(self) -> Run | None:
         with self._workspace.database.read() as session:
-            if not _is_waiting(session):  # looking takes no lock, claiming does
+            # Looking takes no lock, claiming does.
+            if not runs.list_runs(session, statuses=runs.OPEN, limit=1):
                 return None
         with self._workspace.database.write() as session:
+            for run_id in runs.requeue_orphans(session, _is_at_work):
+                log.warning("Run %s was left by its worker and goes on here.", run_id)
             return runs.claim_next(session, process_name())
 
     def _execute(self, run: Run) -> None:
@@ -95,23 +111,28 @@ class Worker:
             return _is_waiting(session)
 
 
+def _is_at_work(name: str) -> bool:
+    """Not we ourselves: what still bears our name between runs could not be written down."""
+    return name != process_name() and is_alive(name)
+
+
 def run_worker(workspace: Workspace, stages: Mapping[str, Stage], *, follow: Follow | None) -> None:
     """Be the worker of this workspace until SIGTERM, Ctrl-Break or the parent's end.
 
-    Ctrl-C ends the run at work at once, as "stopped".
+    While another process executes its runs, this one waits for its turn. Ctrl-C ends the run at
+    work at once, as "stopped".
     """
     worker = Worker(workspace, stages, follow=follow)
-    with workspace.lock("worker"):
-        be_polite()
-        leave_with_parent(worker.leave)
+    be_polite()
+    leave_with_parent(worker.leave)
 
-        def leave(*_: object) -> None:
-            worker.leave()
+    def leave(*_: object) -> None:
+        worker.leave()
 
-        signal.signal(signal.SIGTERM, leave)
-        if sys.platform == "win32":  # where nobody can send SIGTERM to another process
-            signal.signal(signal.SIGBREAK, leave)
-        worker.run()
+    signal.signal(signal.SIGTERM, leave)
+    if sys.platform == "win32":  # where nobody can send SIGTERM to another process
+        signal.signal(signal.SIGBREAK, leave)
+    worker.run()
 
 
 def _is_waiting(session: Session) -> bool:

@@ -10,9 +10,17 @@ Choice = Literal["left", "right", "tie", "both_bad"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 
 
+class Judged(NamedTuple):
+    """A reply as it was judged."""
+
+    text: str
+    has_end: bool
+    """False for one that was cut off at its limit: it has no end to learn from."""
+
+
 class Preference(NamedTuple):
-    chosen: str
-    rejected: str
+    chosen: Judged
+    rejected: Judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +32,8 @@ class Comparison:
     """
 
     prompt: Conversation
-    left: str
-    right: str
+    left: Judged
+    right: Judged
     choice: Choice
     person: str
     is_simulated: bool
@@ -36,10 +44,11 @@ class Comparison:
     def preference(self) -> Preference | None:
         """Who won; None for a tie or both bad, which train nothing here yet are counted.
 
-        >>> prompt = Conversation.of(("user", "Hi"))
-        >>> Comparison(prompt=prompt, left="Hello!", right="Hi Hi Hi", choice="left", person="Ada",
-        ...            is_simulated=False, seconds_spent=4.0).preference()
-        Preference(chosen='Hello!', rejected='Hi Hi Hi')
+        >>> prompt, left = Conversation.of(("user", "Hi")), Judged("Hello!", has_end=True)
+        >>> right = Judged("Hi Hi Hi", has_end=False)
+        >>> Comparison(prompt=prompt, left=left, right=right, choice="left", person="Ada",
+        ...            is_simulated=False, seconds_spent=4.0).preference().chosen.text
+        'Hello!'
         """
         match self.choice:
             case "left":

@@ -1,7 +1,9 @@
 """Files that are written whole or not at all, and named by their content."""
 
+import errno
 import hashlib
 import os
+import re
 import secrets
 import time
 from pathlib import Path
@@ -12,6 +14,9 @@ CHUNK_BYTES = 1 << 20
 # A reader on Windows holds a file against replacing for as long as it reads.
 REPLACE_TRIES = 50 if os.name == "nt" else 1
 REPLACE_PAUSE_SECONDS = 0.02
+DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# Rust gives the system's own number: on Windows ERROR_DISK_FULL and ERROR_HANDLE_DISK_FULL.
+RUST_DISK_FULL = {112, 39} if os.name == "nt" else DISK_FULL
 
 
 def write_whole(path: Path, data: bytes, *, is_durable: bool = True) -> str:
@@ -47,6 +52,18 @@ def append_line(path: Path, text: str, *, is_durable: bool = False) -> None:
         if is_durable:
             file.flush()
             os.fsync(file.fileno())
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Also where a library writes by itself and has nothing but text to say so.
+
+    >>> is_disk_full(OSError(errno.ENOSPC, "No space left")), is_disk_full(OSError("what?"))
+    (True, False)
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in DISK_FULL
+    number = re.search(r"\(os error (\d+)\)", str(error))  # as safetensors and tokenizers end
+    return number is not None and int(number[1]) in RUST_DISK_FULL
 
 
 def hash_file(path: Path) -> str:

@@ -25,11 +25,11 @@ def upgrade(engine: Engine, path: Path, backups: Path) -> None:
     scripts = ScriptDirectory(MIGRATIONS)
     with engine.connect() as connection:
         old = _revision(connection)
-        has_rows = old is not None and _has_rows(connection)
+        is_filled = old is not None and has_rows(connection)
     if old == scripts.get_current_head():
         return
     _refuse_newer(scripts, old)
-    if has_rows:
+    if is_filled:
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
         copy_database(path, backups / f"{path.stem}-schema-{old}-{moment}{path.suffix}")
     with engine.execution_options(**{BEGIN: BEGIN_MIGRATION}).begin() as connection:
@@ -74,7 +74,8 @@ def _refuse_newer(scripts: ScriptDirectory, revision: str | None) -> None:
         ) from error
 
 
-def _has_rows(connection: Connection) -> bool:
+def has_rows(connection: Connection) -> bool:
+    """Whether there is anything in it that would be missed."""
     tables = [name for name in inspect(connection).get_table_names() if name != "alembic_version"]
     return any(
         connection.exec_driver_sql(f'SELECT 1 FROM "{name}" LIMIT 1').first()  # noqa: S608 - our own names

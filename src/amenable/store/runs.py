@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import func, select, update
@@ -45,6 +45,7 @@ def queue(
         raise ValueError(f"{stage!r} is no name of a stage")
     now = datetime.now(UTC)
     run_id = _free_id(session, f"{stage.replace('_', '-')}-{now:%Y-%m-%d}")
+    newest = session.scalars(select(func.max(RunRow.created_at))).one_or_none()
     session.add(
         RunRow(
             id=run_id,
@@ -55,7 +56,8 @@ def queue(
             config=dict(config),
             seed=seed,
             versions={},
-            created_at=now,
+            # Later runs stay later, also when the clock was set back: the loop goes by this order.
+            created_at=now if newest is None else max(now, newest + timedelta(microseconds=1)),
         )
     )
     session.flush()
@@ -169,7 +171,7 @@ def requeue_orphans(session: Session, alive: Callable[[str], bool]) -> list[str]
             row.status, row.finished_at = "stopped", datetime.now(UTC)
         elif row.attempt >= MOST_ATTEMPTS:
             row.status, row.finished_at = "failed", datetime.now(UTC)
-            row.error = f"Its worker died {row.attempt} times, perhaps for want of memory."
+            row.error = f"Its worker died or froze {row.attempt} times, perhaps for want of memory."
         else:
             row.status = "queued"
             requeued.append(row.id)
@@ -178,16 +180,22 @@ def requeue_orphans(session: Session, alive: Callable[[str], bool]) -> list[str]
     return requeued
 
 
+def forgive(session: Session, pid: int) -> None:
+    """The end of the worker of this process number was our own doing: its run is not to blame."""
+    session.execute(update(RunRow).where(*_of_worker(pid)).values(attempt=RunRow.attempt - 1))
+
+
+def _of_worker(pid: int) -> tuple[Any, ...]:
+    return RunRow.status == "running", RunRow.worker.startswith(f"{pid}@")
+
+
 def _forget_worker(row: RunRow) -> None:
     row.worker, row.heartbeat_at, row.is_stop_requested = None, None, False
 
 
 def newest_heartbeat(session: Session, pid: int) -> datetime | None:
     """When the run of the worker with this process number was last heard of; None without a run."""
-    query = select(func.max(RunRow.heartbeat_at)).where(
-        RunRow.status == "running", RunRow.worker.startswith(f"{pid}@")
-    )
-    return session.scalars(query).one()
+    return session.scalars(select(func.max(RunRow.heartbeat_at)).where(*_of_worker(pid))).one()
 
 
 def request_stop(session: Session, run_id: str) -> None:

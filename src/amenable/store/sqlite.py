@@ -30,6 +30,11 @@ BEGIN_WRITE = ("PRAGMA query_only=OFF", "BEGIN IMMEDIATE")
 # A table that is rebuilt is dropped for a moment; migrate.py checks references before it commits.
 BEGIN_MIGRATION = ("PRAGMA foreign_keys=OFF", *BEGIN_WRITE)
 
+# A -wal file belongs to one database: SQLite would write it into the copy as well.
+BROKEN = (
+    "The workspace's database is broken: put back a copy from backups, "
+    "and delete the -wal file beside it."
+)
 TROUBLES: dict[int, str] = {
     sqlite3.SQLITE_BUSY: "The workspace is busy: another process has been writing for long.",
     sqlite3.SQLITE_LOCKED: "The workspace is busy: another process has been writing for long.",
@@ -37,8 +42,8 @@ TROUBLES: dict[int, str] = {
     sqlite3.SQLITE_IOERR: "The disk reports an error: nothing was kept.",
     sqlite3.SQLITE_READONLY: "The workspace can only be read: check who owns its files.",
     sqlite3.SQLITE_CANTOPEN: "The workspace's database cannot be opened: check who owns its files.",
-    sqlite3.SQLITE_CORRUPT: "The workspace's database is broken: put back a copy from backups.",
-    sqlite3.SQLITE_NOTADB: "The workspace's database is broken: put back a copy from backups.",
+    sqlite3.SQLITE_CORRUPT: BROKEN,
+    sqlite3.SQLITE_NOTADB: BROKEN,
 }
 STORAGE_TROUBLES = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
@@ -78,18 +83,20 @@ def copy_database(source: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
     unfinished = to.with_name(to.name + ".unfinished")
     unfinished.unlink(missing_ok=True)
-    with (
-        closing(sqlite3.connect(source, timeout=BUSY_SECONDS)) as reading,
-        closing(sqlite3.connect(unfinished)) as writing,
-    ):
-        reading.backup(writing)
-        # One file that can be carried away: no -wal beside it.
-        writing.execute("PRAGMA journal_mode=DELETE")
-        (answer,) = writing.execute("PRAGMA integrity_check").fetchone()
-    if answer != "ok":
-        unfinished.unlink()
-        raise WorkspaceError(f"The copy of {source.name} is broken: {answer}.")
-    unfinished.replace(to)
+    try:
+        with (
+            closing(sqlite3.connect(source, timeout=BUSY_SECONDS)) as reading,
+            closing(sqlite3.connect(unfinished)) as writing,
+        ):
+            reading.backup(writing)
+            # One file that can be carried away: no -wal beside it.
+            writing.execute("PRAGMA journal_mode=DELETE")
+            (answer,) = writing.execute("PRAGMA integrity_check").fetchone()
+        if answer != "ok":
+            raise WorkspaceError(f"The copy of {source.name} is broken: {answer}.")
+        unfinished.replace(to)
+    finally:
+        unfinished.unlink(missing_ok=True)  # half a copy on a full disk only takes room
     flush_folder(to.parent)
 
 

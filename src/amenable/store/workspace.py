@@ -4,20 +4,27 @@ import os
 import re
 import secrets
 import shutil
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from amenable.records.errors import NotFoundError, WorkspaceError
 from amenable.store.database import Database
 from amenable.store.locks import FileLock
+from amenable.store.migrate import has_rows
 from amenable.store.sqlite import StorageError
 
+DATABASE = "amenable.sqlite3"
 ROOMS = ("backups", "library", "runs", "downloads", "logs")
 ROLE = re.compile(r"[a-z][a-z-]{0,30}")
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 SECRET_BYTES = 32
 RESERVE_BYTES = 200_000_000
 """Room that stays free for the database: judgements must still fit when models do not."""
+DAY_SECONDS = 86_400.0
+NUM_DAILY = 5
+"""Copies of the database that are kept, a day or more apart."""
 
 
 class Workspace:
@@ -43,7 +50,8 @@ class Workspace:
             raise WorkspaceError(
                 f"{folder} cannot hold a workspace: {error.strerror or error}."
             ) from error
-        database = Database.open(folder / "amenable.sqlite3", backups=folder / "backups")
+        _refuse_lost(folder)
+        database = Database.open(folder / DATABASE, backups=folder / "backups")
         return cls(folder, database)
 
     def close(self) -> None:
@@ -70,7 +78,7 @@ class Workspace:
             self.folder / "secret.making", busy="The secret is being made by", wait_seconds=10.0
         ):
             if not path.exists():
-                _write_for_owner(path, secrets.token_hex(SECRET_BYTES))
+                write_for_owner(path, secrets.token_hex(SECRET_BYTES))
         if os.name != "nt":  # Windows gives a new file the rights of the user's own folder
             path.chmod(0o600)
         value = path.read_text("ascii").strip()
@@ -86,6 +94,24 @@ class Workspace:
             self.folder / f"{role}.lock", busy=f"This workspace has a running {role} already"
         )
 
+    def back_up(self) -> None:
+        """Copy the database unless that was done within a day; of such copies the last few stay.
+
+        Those made before an upgrade are not ours to remove.
+        """
+        earlier = sorted(
+            self.backups.glob("amenable-daily-*.sqlite3"), key=lambda path: path.stat().st_mtime
+        )
+        with self.database.read() as session:
+            is_filled = has_rows(session.connection())
+        if not is_filled or (earlier and 0 <= _age_seconds(earlier[-1]) < DAY_SECONDS):
+            return
+        self.size_check(self.database.path.stat().st_size)
+        moment = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+        self.database.backup(self.backups / f"amenable-daily-{moment}.sqlite3")
+        for path in earlier[: 1 - NUM_DAILY]:
+            path.unlink()
+
     def size_check(self, num_bytes: int) -> None:
         """Refuse what would not fit, before it fills the disk half way."""
         free = shutil.disk_usage(self.folder).free
@@ -96,7 +122,21 @@ class Workspace:
             )
 
 
-def _write_for_owner(path: Path, text: str) -> None:
+def _refuse_lost(folder: Path) -> None:
+    """An empty database beside models or runs was lost: a new one would hide that, and them."""
+    path = folder / DATABASE
+    if path.exists() and path.stat().st_size > 0:
+        return
+    if any(each.is_dir() for room in ("library", "runs") for each in (folder / room).iterdir()):
+        raise WorkspaceError(
+            f"{path} is missing or empty, though there are models or runs beside it: put a copy "
+            f"from {folder / 'backups'} in its place and delete the -wal file beside it, or begin "
+            "in another folder with --workspace."
+        )
+
+
+def write_for_owner(path: Path, text: str) -> None:
+    """One line that nobody else can read."""
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.unlink(missing_ok=True)
     # The rights are set at birth: between making and chmod somebody else could open it.
@@ -106,6 +146,10 @@ def _write_for_owner(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+
+
+def _age_seconds(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
 
 
 def _size(num_bytes: int) -> str:

@@ -1,1 +1,1 @@
-"""Two loops, one step, one file per loss."""
+"""One loop, one step, one file per loss."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from amenable.models.memory import give_back
 from amenable.training.optimizer import MasterWeights, learning_rate_at
 from amenable.training.state import Progress, load_checkpoint, save_checkpoint
 from amenable.training.step import Method, Update
@@ -68,6 +69,7 @@ def fit(
             progress.step, len(plan), peak=knobs.learning_rate, warmup_share=knobs.warmup_share
         )
         metrics = update.take(step, rate, knobs.max_grad_norm)
+        give_back()
         tokens = sum(method.num_tokens(microbatch) for microbatch in step)
         progress = progress.after(tokens=tokens, seconds=time.monotonic() - began)
         on_step(progress, len(plan), metrics)

@@ -43,18 +43,27 @@ def save_checkpoint(
     unfinished = folder / f"{target.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    save_file(dict(tensors), unfinished / TENSORS)
-    digest = flushed_hash(unfinished / TENSORS)
-    marker = json.dumps({"progress": asdict(progress), "sha256": digest, "key": key})
-    signed = {"marker": marker, "sha256": hashlib.sha256(marker.encode()).hexdigest()}
-    (unfinished / MARKER).write_text(json.dumps(signed), encoding="utf-8")
-    flushed_hash(unfinished / MARKER)
-    if target.exists():
-        shutil.rmtree(target)
-    unfinished.rename(target)
+    try:
+        _write(unfinished, progress, tensors, key)
+        if target.exists():
+            shutil.rmtree(target)
+        unfinished.rename(target)
+    except BaseException:
+        # On a full disk half a checkpoint would keep the room that going on needs.
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     for other in folder.iterdir():
         if other != target and not other.name.startswith("broken"):
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _write(folder: Path, progress: Progress, tensors: Mapping[str, Tensor], key: str) -> None:
+    save_file(dict(tensors), folder / TENSORS)
+    digest = flushed_hash(folder / TENSORS)
+    marker = json.dumps({"progress": asdict(progress), "sha256": digest, "key": key})
+    signed = {"marker": marker, "sha256": hashlib.sha256(marker.encode()).hexdigest()}
+    (folder / MARKER).write_text(json.dumps(signed), encoding="utf-8")
+    flushed_hash(folder / MARKER)
 
 
 def load_checkpoint(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor]] | None:

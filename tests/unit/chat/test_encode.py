@@ -120,7 +120,7 @@ def test_the_loss_counts_on_replies_and_their_ends_and_on_no_header(family: Fami
 def test_only_the_last_reply_counts_where_that_is_asked_for():
     encoder = ENCODERS["gemma"]
     chat = Conversation.of(("user", "Hi"), ("assistant", "Yes."), ("user", "So?"))
-    row = encoder.training_row(chat.with_reply("No."), last_reply_only=True)
+    row = encoder.reply_row(chat, "No.")
     targets = [id_ for id_, counts in zip(row.tokens, row.is_target, strict=True) if counts]
     end = encoder.tokenizer.token_to_id("<end_of_turn>")
     assert targets == [*encoder.encode_text("No."), end]
@@ -178,4 +178,4 @@ def test_a_tokenizer_that_joins_letters_across_the_cut_is_refused():
 def test_a_broken_tokenizer_file_is_named(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text(tokenizer_json("gemma")[:500], encoding="utf-8")
     with pytest.raises(ModelError, match=r"tokenizer.json cannot be read as a tokenizer"):
-        Encoder.load(tmp_path, chat_form("gemma"), begin=None, end_of_text=None)
+        Encoder.load(tmp_path, chat_form("gemma"), bos=None, end_of_text=None)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,41 @@ def test_what_training_needs_is_named_with_its_cure(
 
     assert status_of(["finetune", "x"]) == 2
     assert "pip install 'amenable[train]'" in capsys.readouterr().err
+
+
+class SafetensorError(Exception):
+    """As the library's own is made."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(28, "No space left on device", "/somewhere/model.safetensors"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has another number for it")
+def test_a_full_disk_is_told_in_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("amenable.apps.cli.commands.env.run", full)
+
+    assert status_of(["env"]) == 2
+    assert capsys.readouterr().err == ("amenable: The disk is full. Free some room, then repeat.\n")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    def breaks(*_: object) -> None:
+        raise OSError("nobody knows why")
+
+    monkeypatch.setattr("amenable.apps.cli.commands.env.run", breaks)
+
+    with pytest.raises(OSError, match="nobody knows why"):
+        status_of(["env"])
 
 
 def test_a_file_that_cannot_be_written_is_named(

@@ -72,6 +72,31 @@ def test_the_base_stands_at_one_half_and_the_judge_is_named():
     assert "by a rule, not by people" in row.note
 
 
+REPLIES = {
+    "v1": {"p1": said("two words"), "p2": said("one two three")},
+    "base": {"p1": said("one two three"), "p2": said("one two three")},
+    "guest": {"p1": said("two words"), "p2": said("two words")},
+}
+
+
+def test_wins_are_counted_against_the_base_wherever_it_stands():
+    row = rule_row([PROMPT, OTHER], REPLIES, SPECS[::-1], seed=1)
+    assert row is not None
+    assert {name: each.value for name, each in row.values.items()} == {"v1": 0.75, "base": 0.5}
+    assert row.title == "Preferred to the base"
+
+
+def test_without_a_base_the_row_says_whom_it_counts_against():
+    guest = ModelSpec(name="guest", kind="instruct", form="")
+    row = rule_row([PROMPT, OTHER], REPLIES, [SPECS[1], guest], seed=1)
+    assert row is not None
+    # One tie, one win over the three words of the first model.
+    assert {name: each.value for name, each in row.values.items()} == {"v1": 0.5, "guest": 0.75}
+    assert row.title == "Preferred to v1"
+    assert "that of v1, the first model here" in row.about
+    assert "base" not in row.about
+
+
 def choice(key: str, preferred: str | None, *, is_simulated: bool = False) -> BlindChoice:
     return BlindChoice(key=key, models=("v2", "v1"), preferred=preferred, is_simulated=is_simulated)
 

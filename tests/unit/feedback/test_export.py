@@ -10,6 +10,7 @@ from amenable.feedback.export import Tally
 from amenable.feedback.tasks import Answer, Progress, Side, Submission
 from amenable.records.check import Check
 from amenable.records.conversation import Conversation
+from amenable.records.judgement import Judged
 from amenable.records.sample import ModelRef, Sample, SamplingSettings
 from amenable.stats.intervals import wilson
 from amenable.store.database import Database
@@ -52,7 +53,7 @@ def judge(
     mended: str | None = None,
     mended_side: Side | None = None,
 ) -> None:
-    view = tasks.claim_next(session, who, purpose, datetime.now(UTC))
+    view = tasks.claim_next(session, who, tasks.Pile(purpose), datetime.now(UTC))
     assert view is not None
     tasks.submit(
         session,
@@ -80,12 +81,13 @@ def test_comparisons_come_out_with_all_that_is_known(database: Database):
         judge(session, robot, "tie")
         judge(session, ada, "skip")
         judge(session, ada, "right")
-        tasks.undo_last(session, ada, "improve")
+        tasks.undo_last(session, ada, tasks.Pile("improve"))
 
     with database.read() as session:
         first, second = export.comparisons(session, "improve")
     assert first.prompt == PROMPT
-    assert first.preference() == ("v1 says 0", "v1 says 0")
+    said = Judged("v1 says 0", has_end=True)
+    assert first.preference() == (said, said)
     assert (first.person, first.is_simulated, first.mended) == ("Ada", False, "The North Sea.")
     assert (first.prompt_key, first.family, first.checks) == (
         "p-0",
@@ -120,7 +122,7 @@ def test_mended_replies_become_demonstrations(database: Database):
         judge(session, ada, "both_bad", mended="The Baltic.", mended_side="right")
         judge(session, ada, "left")
         judge(session, ada, "left", mended="undone", mended_side="left")
-        tasks.undo_last(session, ada, "improve")
+        tasks.undo_last(session, ada, tasks.Pile("improve"))
         (demonstration,) = export.mended_demonstrations(session)
 
     assert demonstration.conversation == PROMPT.with_reply("The Baltic.")

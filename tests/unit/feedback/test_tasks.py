@@ -59,7 +59,7 @@ def claim(
     database: Database, who: int, now: datetime = NOW, purpose: tasks.Purpose = "improve"
 ) -> PairView | None:
     with database.write() as session:
-        return tasks.claim_next(session, who, purpose, now)
+        return tasks.claim_next(session, who, tasks.Pile(purpose), now)
 
 
 def held(database: Database, who: int, now: datetime = NOW) -> PairView:
@@ -87,7 +87,7 @@ def submit(database: Database, submission: Submission) -> tasks.Receipt:
 
 def progress(database: Database) -> tasks.Progress:
     with database.read() as session:
-        return tasks.progress(session, "improve")
+        return tasks.progress(session, tasks.Pile("improve"))
 
 
 def judgements(database: Database) -> list[JudgementRow]:
@@ -275,7 +275,7 @@ def test_undo_gives_the_pair_back_and_keeps_the_log(database: Database):
     assert held(database, ada).task_id == second
 
     with database.write() as session:
-        view = tasks.undo_last(session, ada, "improve")
+        view = tasks.undo_last(session, ada, tasks.Pile("improve"))
 
     assert view is not None
     assert view.task_id == first
@@ -298,7 +298,7 @@ def test_undo_walks_back_one_answer_at_a_time(database: Database):
     undone: list[int | None] = []
     for _ in range(4):
         with database.write() as session:
-            view = tasks.undo_last(session, ada, "improve")
+            view = tasks.undo_last(session, ada, tasks.Pile("improve"))
             undone.append(view and view.task_id)
 
     assert undone == [*reversed(ids), None]
@@ -311,8 +311,8 @@ def test_nobody_undoes_what_others_said_or_in_another_room(database: Database):
     submit(database, answer(held(database, ada), ada))
 
     with database.write() as session:
-        assert tasks.undo_last(session, bo, "improve") is None
-        assert tasks.undo_last(session, ada, "proof") is None
+        assert tasks.undo_last(session, bo, tasks.Pile("improve")) is None
+        assert tasks.undo_last(session, ada, tasks.Pile("proof")) is None
     assert progress(database).done == 1
 
 
@@ -322,7 +322,7 @@ def test_a_late_repeat_does_not_undo_the_undo(database: Database):
     submission = answer(held(database, ada), ada)
     first = submit(database, submission)
     with database.write() as session:
-        tasks.undo_last(session, ada, "improve")
+        tasks.undo_last(session, ada, tasks.Pile("improve"))
 
     assert submit(database, submission) == first
     assert progress(database).done == 0
@@ -334,7 +334,7 @@ def test_progress_counts_choices_without_skipped_and_undone_ones(database: Datab
     for choice in ("left", "left", "both_bad", "skip", "right"):
         submit(database, answer(held(database, ada), ada, choice=choice))
     with database.write() as session:
-        tasks.undo_last(session, ada, "improve")
+        tasks.undo_last(session, ada, tasks.Pile("improve"))
 
     assert progress(database) == tasks.Progress(
         done=3, open=2, skipped=1, by_choice={"left": 2, "both_bad": 1}
@@ -363,7 +363,9 @@ def test_many_people_at_once_judge_each_pair_exactly_once(database: Database):
 
     def work(who: int) -> None:
         while True:
-            view = writer.submit(lambda session: tasks.claim_next(session, who, "improve", NOW))
+            view = writer.submit(
+                lambda session: tasks.claim_next(session, who, tasks.Pile("improve"), NOW)
+            )
             if view is None:
                 return
             seen.append(view.task_id)

@@ -66,7 +66,7 @@ class BadNetwork(RuleBasedStateMachine):
     @rule(who=PEOPLE)
     def claim(self, who: int) -> None:
         with self.database.write() as session:
-            view = tasks.claim_next(session, who, "improve", self.now)
+            view = tasks.claim_next(session, who, tasks.Pile("improve"), self.now)
         if view is not None:
             self.views.append((who, view))
 
@@ -99,7 +99,7 @@ class BadNetwork(RuleBasedStateMachine):
     @rule(who=PEOPLE)
     def undo(self, who: int) -> None:
         with self.database.write() as session:
-            view = tasks.undo_last(session, who, "improve")
+            view = tasks.undo_last(session, who, tasks.Pile("improve"))
         if view is not None:
             self.views.append((who, view))
 

@@ -243,6 +243,19 @@ def test_a_prompt_longer_than_the_context_is_refused(engine: LocalEngine):
         next(engine.stream(ask("word " * CONTEXT)))
 
 
+def test_a_prompt_fits_with_its_longest_reply_to_the_last_token(engine: LocalEngine):
+    prompt = Conversation.of(("user", "Hi"))
+    room = CONTEXT - len(engine.speaker("base").encoder.prompt_ids(prompt))
+    exactly, beyond = (
+        Request(prompt=prompt, model="base", settings=SamplingSettings(max_new_tokens=num))
+        for num in (room, room + 1)
+    )
+    assert engine.fits(exactly)
+    assert not engine.fits(beyond)
+    with pytest.raises(ConfigError, match="the prompt"):
+        engine.generate([beyond])
+
+
 def test_an_unknown_model_is_named_with_the_known_ones(engine: LocalEngine):
     with pytest.raises(NotFoundError, match=r"'ghost'.*base, one, two"):
         engine.generate([ask("Hi", model="ghost")])

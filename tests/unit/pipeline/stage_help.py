@@ -19,11 +19,16 @@ SMALL_FINETUNE: dict[str, Any] = {
 
 
 def queue(
-    workspace: Workspace, stage: str, model: str, config: Mapping[str, Any] | None = None
+    workspace: Workspace,
+    stage: str,
+    model: str,
+    config: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 3,
 ) -> str:
     with workspace.database.write() as session:
         return runs.queue(
-            session, stage=stage, inputs={"model": model}, config=dict(config or {}), seed=3
+            session, stage=stage, inputs={"model": model}, config=dict(config or {}), seed=seed
         )
 
 

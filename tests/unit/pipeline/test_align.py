@@ -5,35 +5,38 @@ import math
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import select
 from tests.tiny import put_tiny, tiny_tokenizer
 from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queue, run
 
 from amenable.chat.encode import Encoder
 from amenable.chat.template import chat_form
-from amenable.feedback import people, tasks
+from amenable.feedback import export, people, tasks
 from amenable.feedback.tasks import Submission
 from amenable.pipeline.align import training_pairs
 from amenable.pipeline.progress import read_metrics
 from amenable.pipeline.simulate import judge_what_waits
 from amenable.pipeline.sources import install_starter
-from amenable.pipeline.stage import execute
+from amenable.pipeline.stage import execute, resume
 from amenable.pipeline.stages import STAGES
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
-from amenable.records.judgement import Choice, Comparison
+from amenable.records.judgement import Choice, Comparison, Judged
 from amenable.store import library
+from amenable.store.tables import JudgementRow
 from amenable.store.workspace import Workspace
 
 ENCODER = Encoder(tiny_tokenizer("gemma"), chat_form("gemma"), begin=2, end_of_text=1)
 PROMPT = Conversation.of(("user", "Hi"), ("assistant", "Hello."), ("user", "And now?"))
+CUT_OFF = "Right, and then"
 ALIGN = {"max_tokens": 120, "fit": SMALL_FIT}
 
 
 def compared(choice: Choice, mended: str | None = None, right: str = "Right.") -> Comparison:
     return Comparison(
         prompt=PROMPT,
-        left="Left.",
-        right=right,
+        left=Judged("Left.", has_end=True),
+        right=Judged(right, has_end=right != CUT_OFF),
         choice=choice,
         person="Ada",
         is_simulated=False,
@@ -78,14 +81,24 @@ def test_equal_replies_and_replies_beyond_the_limit_are_left_out():
     assert len(texts([*kept, compared("left", right="Left.")])) == 2
     long = Comparison(
         prompt=Conversation.of(("user", "word " * 90)),
-        left="a",
-        right="b",
+        left=Judged("a", has_end=True),
+        right=Judged("b", has_end=True),
         choice="left",
         person="Ada",
         is_simulated=False,
         seconds_spent=1.0,
     )
     assert len(texts([*kept, long], max_tokens=60)) == 2
+
+
+def test_a_reply_that_was_cut_off_has_no_end_to_learn_from():
+    (end,) = ENCODER.tokenizer.encode("<end_of_turn>", add_special_tokens=False).ids
+    rows = training_pairs(ENCODER, [compared("left", right=CUT_OFF), compared("left")], 100)
+    ends = [
+        [any(id_ == end and on for id_, on in zip(*row, strict=True)) for row in pair]
+        for pair in rows
+    ]
+    assert ends == [[True, False], [True, True]]
 
 
 def test_too_few_to_learn_from_says_what_to_do():
@@ -104,7 +117,7 @@ def version_1(workspace: Workspace) -> str:
 
 def test_version_2_starts_at_ln_2_and_remembers_its_parents(workspace: Workspace, version_1: str):
     with workspace.database.write() as session:
-        judge_what_waits(session, seed=1)
+        judge_what_waits(session, [tasks.Pile("improve")], seed=1)
     run_id = queue(workspace, "align", version_1, ALIGN)
     ended = execute(workspace, run_id, STAGES)
     assert ended.status == "done", ended.error
@@ -122,12 +135,42 @@ def test_version_2_starts_at_ln_2_and_remembers_its_parents(workspace: Workspace
     assert not parent.is_simulated
 
 
+def test_only_judgements_on_its_own_replies_teach_a_version(workspace: Workspace, version_1: str):
+    other = done(workspace, "finetune", "tiny", SMALL_FINETUNE)
+    with workspace.database.write() as session:
+        judge_what_waits(session, [tasks.Pile("improve")], seed=1)
+    ended = execute(workspace, queue(workspace, "align", other, ALIGN), STAGES)
+    assert ended.status == "failed"
+    assert "prefer no reply to another" in str(ended.error)
+
+
+def test_a_stopped_improvement_goes_on_with_what_it_began_with(
+    workspace: Workspace, version_1: str
+):
+    with workspace.database.write() as session:
+        judge_what_waits(session, [tasks.Pile("improve")], seed=1)
+        before = len(export.comparisons(session, "improve"))
+        person_id = session.scalars(select(JudgementRow.person_id).limit(1)).one()
+    run_id = queue(workspace, "align", version_1, ALIGN)
+    stop = iter([False, False, True])
+    ended = execute(workspace, run_id, STAGES, should_leave=lambda: next(stop, True))
+    assert ended.status == "stopped"
+    with workspace.database.write() as session:
+        assert tasks.undo_last(session, person_id, tasks.Pile("improve")) is not None
+        assert len(export.comparisons(session, "improve")) == before - 1
+    resume(workspace, run_id)
+    ended = execute(workspace, run_id, STAGES)
+    assert ended.error is None
+    assert ended.outputs["judged"] == str(before)
+    assert not list((workspace.run_folder(run_id)).glob("checkpoint/broken*"))
+
+
 def test_one_simulated_answer_marks_the_version(workspace: Workspace, version_1: str):
     with workspace.database.write() as session:
         for at in range(4):
             name, is_simulated = ("Robot", True) if at == 0 else ("Ada", False)
             person_id = people.person(session, name, is_simulated=is_simulated)
-            view = tasks.claim_next(session, person_id, "improve", datetime.now(UTC))
+            view = tasks.claim_next(session, person_id, tasks.Pile("improve"), datetime.now(UTC))
             assert view is not None
             tasks.submit(
                 session,

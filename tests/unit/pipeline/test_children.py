@@ -69,8 +69,8 @@ def test_a_child_gets_its_arguments_and_the_secret(
     whole = family(plan, tmp_path)
     until(lambda: told.exists() and told.read_text(), whole)
     pid = pid_of(whole)
-    whole.end()
 
+    assert whole.end() == []  # none had to be forced
     assert told.read_text() == "hush"
     assert not psutil.pid_exists(pid)
 
@@ -114,7 +114,9 @@ def test_a_child_that_will_not_end_is_ended_by_force_with_its_own_children(
     whole = family(plan, tmp_path)
     until(lambda: told.exists() and told.read_text(), whole)
     grandchild = psutil.Process(int(told.read_text()))
-    whole.end()
+    pid = pid_of(whole)
+
+    assert whole.end() == [pid]
 
     grandchild.wait(10)
     assert not grandchild.is_running()

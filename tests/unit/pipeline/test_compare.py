@@ -97,7 +97,7 @@ def compared(
     prompts: Sequence[EvaluationPrompt] = PROMPTS,
     votes: Votes | None = None,
 ) -> Result:
-    config = CompareConfig(num_ends_prompts=12)
+    config = CompareConfig()
     return compare_models(ScriptedEngine(REPLIES), specs, material(prompts, votes), config, Watch())
 
 
@@ -299,7 +299,7 @@ def queue(workspace: Workspace, models: str = "plain,one") -> str:
             session,
             stage="compare",
             inputs={"models": models},
-            config={"num_prompts": 18, "num_ends_prompts": 10, "max_new_tokens": 20},
+            config={"num_prompts": 18, "max_new_tokens": 20},
             seed=7,
         )
 

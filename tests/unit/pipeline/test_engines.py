@@ -1,20 +1,26 @@
 """The models of a workspace in one engine: each backbone once, and nobody disturbed by loading."""
 
+import json
+import shutil
 import threading
 
 import pytest
-from tests.tiny import put_tiny
-from tests.unit.pipeline.stage_help import SMALL_FINETUNE, done
+from tests.tiny import put_tiny, save_tiny
+from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done
 
 from amenable.generation.engine import Request
+from amenable.models.policy import INFO_FILE
 from amenable.pipeline.engines import EngineRoom, open_engine
 from amenable.pipeline.sources import install_starter
 from amenable.records.conversation import Conversation
 from amenable.records.errors import ModelError, NotFoundError
 from amenable.records.sample import Sample, SamplingSettings
+from amenable.store import library
+from amenable.store.artifacts import hash_folder
 from amenable.store.workspace import Workspace
 
 V1, V2 = "tiny-instruct-1", "tiny-instruct-1-2"
+LONGER = {"fit": SMALL_FIT | {"num_epochs": 4, "learning_rate": 1e-2}}
 
 
 @pytest.fixture
@@ -74,7 +80,8 @@ def test_an_adapter_is_not_put_onto_a_backbone_within_a_step(versions: Workspace
     with room.engine.nobody_speaks():  # as a step holds it
         loader.start()
         assert not loaded.wait(0.3)
-        assert room.engine.speaker(V1).policy.adapters.active == V1
+        speaker = room.engine.speaker(V1)
+        assert speaker.policy.adapters.active == speaker.adapter
     loader.join()
     assert loaded.is_set()
 
@@ -94,6 +101,84 @@ def test_a_broken_version_stays_broken_until_it_is_mended(versions: Workspace):
 def test_an_unknown_name_is_answered_with_the_known_ones(versions: Workspace):
     with pytest.raises(NotFoundError, match="tiny-instruct-1"):
         open_engine(versions, ["ghost"])
+
+
+def say(room: EngineRoom, name: str) -> tuple[str, list[tuple[float, int]]]:
+    """A reply, and how likely a text is: that tells models apart that say the same."""
+    engine = room.have([name])
+    reply = engine.generate([ask(name, 8)])[0].reply
+    return reply, engine.text_log_probs(name, ["By the sea."])
+
+
+def remove(workspace: Workspace, name: str) -> None:
+    """As `amenable models remove` does."""
+    with workspace.database.write() as session:
+        folder = library.remove_model(session, name)
+    shutil.rmtree(workspace.folder / folder)
+
+
+def test_a_version_made_anew_under_its_name_speaks_with_its_new_weights(versions: Workspace):
+    room = EngineRoom(versions)
+    before, other = say(room, V1), say(room, V2)
+    remove(versions, V1)
+    assert done(versions, "finetune", "tiny", SMALL_FINETUNE | LONGER) == V1
+
+    after = say(room, V1)
+
+    assert after == say(EngineRoom(versions), V1) != before
+    assert say(room, V2) == other
+    assert len(room.engine.speaker(V2).policy.adapters.shapes) == 2  # the old one is off
+
+
+def test_what_was_removed_is_not_kept(versions: Workspace):
+    room = EngineRoom(versions)
+    bare, other = say(room, "tiny"), say(room, V2)
+    say(room, V1)
+    remove(versions, V1)
+    with pytest.raises(NotFoundError, match=f"'{V1}'"):
+        room.have([V1])
+    assert {ref.name for ref in room.engine.models()} == {"tiny", V2}
+    adapters = room.engine.speaker("tiny").policy.adapters
+    assert list(adapters.shapes) == [room.engine.speaker(V2).adapter]
+    assert [say(room, name) for name in ("tiny", V2, "tiny")] == [bare, other, bare]
+    remove(versions, V2)
+    assert say(room, "tiny") == bare
+    assert not adapters.shapes
+
+
+def test_two_versions_are_folded_side_by_side_and_the_base_stays_bare(versions: Workspace):
+    names = ("tiny", V1, done(versions, "finetune", "tiny", SMALL_FINETUNE | LONGER))
+    alone = [say(EngineRoom(versions), name) for name in names]
+    room = EngineRoom(versions)
+    for _ in range(2):  # also after each has spoken
+        assert [say(room, name) for name in names] == alone
+    assert len({str(said) for said in alone}) == 3
+
+
+def test_a_base_made_anew_is_loaded_anew(versions: Workspace):
+    room = EngineRoom(versions)
+    room.have(["tiny", V1])
+    before = room.engine.speaker("tiny").policy
+    save_tiny(versions.library / "tiny", seed=2)
+    with versions.database.write() as session:
+        library.model(session, "tiny").sha256 = hash_folder(versions.library / "tiny")
+
+    assert say(room, "tiny") == say(EngineRoom(versions), "tiny")
+
+    assert room.engine.speaker("tiny").policy is not before
+    with pytest.raises(ModelError, match="other weights than those of tiny"):
+        room.have([V1])
+
+
+def test_a_reply_under_way_does_not_go_on_with_another_version_of_its_name(versions: Workspace):
+    room = EngineRoom(versions)
+    stream = room.engine_of(V1).stream(ask(V1))
+    next(stream)
+    remove(versions, V1)
+    assert done(versions, "finetune", "tiny", SMALL_FINETUNE | LONGER) == V1
+    say(room, V1)
+    with pytest.raises(ModelError, match="is not loaded"):
+        list(stream)
 
 
 def test_an_adapter_of_another_base_is_refused(versions: Workspace):

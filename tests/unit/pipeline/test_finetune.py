@@ -9,17 +9,25 @@ from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queu
 from amenable.chat.encode import Encoder
 from amenable.chat.template import chat_form
 from amenable.generation.engine import Request
+from amenable.models.policy import Policy
 from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.engines import EngineRoom
-from amenable.pipeline.finetune import CHECKPOINT, FILM_PROMPTS, training_rows
-from amenable.pipeline.progress import read_film, read_metrics, read_progress
+from amenable.pipeline.finetune import (
+    CHECKPOINT,
+    FILM_PROMPTS,
+    Lineage,
+    keep_policy,
+    training_rows,
+)
+from amenable.pipeline.progress import RunLog, read_film, read_metrics, read_progress
 from amenable.pipeline.sources import install_starter
-from amenable.pipeline.stage import execute, resume
+from amenable.pipeline.stage import Context, execute, resume
 from amenable.pipeline.stages import STAGES
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
 from amenable.records.sample import SamplingSettings
 from amenable.store import library, runs
+from amenable.store.tables import RunRow
 from amenable.store.workspace import Workspace
 
 ENCODER = Encoder(tiny_tokenizer("gemma"), chat_form("gemma"), begin=2, end_of_text=1)
@@ -38,7 +46,7 @@ def test_version_1_is_kept_with_all_that_is_known_of_it(workspace: Workspace, ba
     (workspace.library / base / "LICENCE.txt").write_text("Some terms.", "utf-8")
     run_id = queue(workspace, "finetune", base, SMALL_FINETUNE)
     ended = execute(workspace, run_id, STAGES)
-    assert (ended.status, ended.outputs) == ("done", {"model": "tiny-instruct-1"}), ended.error
+    assert (ended.status, ended.outputs["model"]) == ("done", "tiny-instruct-1"), ended.error
     with workspace.database.read() as session:
         row = library.model(session, "tiny-instruct-1")
         parent = library.model(session, base)
@@ -87,7 +95,8 @@ def test_a_stop_loses_nothing_whenever_it_comes(workspace: Workspace, base: str,
     """Asked for before the end, at the last step, or after it and before the model is kept."""
     config = SMALL_FINETUNE | {"fit": SMALL_FIT | {"num_epochs": 3}}
     probe = queue(workspace, "finetune", base, config)
-    assert execute(workspace, probe, STAGES).outputs == {"model": "tiny-instruct-1"}
+    unbroken = execute(workspace, probe, STAGES).outputs
+    assert unbroken["model"] == "tiny-instruct-1"
     num = len(read_metrics(workspace.run_folder(probe)))
     assert num >= 3
     asked = num - from_the_end
@@ -109,7 +118,10 @@ def test_a_stop_loses_nothing_whenever_it_comes(workspace: Workspace, base: str,
         assert [row.name for row in library.models(session)] == [base, "tiny-instruct-1"]
 
     resume(workspace, run_id)
-    assert execute(workspace, run_id, STAGES).outputs == {"model": "tiny-instruct-1-2"}
+    assert execute(workspace, run_id, STAGES).outputs == {
+        **unbroken,
+        "model": "tiny-instruct-1-2",
+    }
     assert [line["step"] for line in read_metrics(folder)] == list(range(1, num + 1))
     assert [frame["step"] for frame in read_film(folder)] == [0, num]
     assert not (folder / CHECKPOINT).exists()
@@ -158,20 +170,75 @@ def test_a_base_that_is_gone_ends_in_one_line(workspace: Workspace):
 
 def test_a_seeded_share_of_the_demonstrations_is_taken():
     config = FinetuneConfig(limit=4)
-    some = training_rows(ENCODER, CHATS, config)
-    assert len(some) == 4
-    assert some == training_rows(ENCODER, CHATS, config)
+    some = training_rows(ENCODER, CHATS, config, seed=1)
+    assert len(some.rows) == 4
+    assert some == training_rows(ENCODER, CHATS, config, seed=1)
+    assert some.sha256 == training_rows(ENCODER, CHATS, config, seed=1).sha256
     every = [ENCODER.training_row(chat) for chat in CHATS]
-    assert all(each in every for each in some)
-    assert training_rows(ENCODER, CHATS, FinetuneConfig()) == every
+    assert all(each in every for each in some.rows)
+    assert training_rows(ENCODER, CHATS, FinetuneConfig(), seed=1).rows == every
+
+
+def test_the_seed_decides_which_demonstrations_are_taken_and_the_limit_only_how_many():
+    four, five = FinetuneConfig(limit=4), FinetuneConfig(limit=5)
+    taken = training_rows(ENCODER, CHATS, four, seed=1).rows
+    assert training_rows(ENCODER, CHATS, five, seed=1).rows[:4] == taken
+    assert training_rows(ENCODER, CHATS, four, seed=2).rows != taken
 
 
 def test_too_long_a_request_leaves_nothing_to_learn():
     long = Conversation.of(("user", "word " * 50), ("assistant", "Yes."))
     config = FinetuneConfig(max_tokens=20)
     with pytest.raises(DataError, match="within 20 tokens"):
-        training_rows(ENCODER, [long], config)
-    assert len(training_rows(ENCODER, [long, CHATS[0]], config)) == 1
+        training_rows(ENCODER, [long], config, seed=1)
+    assert len(training_rows(ENCODER, [long, CHATS[0]], config, seed=1).rows) == 1
+
+
+def test_what_loses_its_end_is_counted(workspace: Workspace, base: str):
+    length = len(ENCODER.training_row(CHATS[0]).tokens)
+    long = Conversation.of(("user", "Hi"), ("assistant", "word " * 50))
+    lost = Conversation.of(("user", "word " * 50), ("assistant", "Yes."))
+    found = training_rows(
+        ENCODER, [CHATS[0], long, lost], FinetuneConfig(max_tokens=length), seed=1
+    )
+    # The first fits to the token, the second loses its end, of the third no reply is left.
+    assert ([len(row.tokens) for row in found.rows], found.num_cut) == ([length, length], 2)
+
+    every = run(workspace, "finetune", base, SMALL_FINETUNE | {"max_tokens": 40})
+    assert 1 <= int(every.outputs["cut"]) <= SMALL_FINETUNE["limit"], every.error
+
+
+def test_a_run_that_died_after_its_version_was_kept_makes_no_second_one(
+    workspace: Workspace, base: str
+):
+    ended = run(workspace, "finetune", base, SMALL_FINETUNE)
+    num_steps = len(read_metrics(workspace.run_folder(ended.id)))
+    checkpoint = workspace.run_folder(ended.id) / CHECKPOINT
+    checkpoint.mkdir()  # it may have died before this was deleted
+    with workspace.database.write() as session:
+        session.get_one(RunRow, ended.id).status = "failed"
+    resume(workspace, ended.id)
+
+    assert execute(workspace, ended.id, STAGES).outputs == {"model": "tiny-instruct-1"}
+
+    assert len(read_metrics(workspace.run_folder(ended.id))) == num_steps
+    assert not checkpoint.exists()
+    with workspace.database.read() as session:
+        assert [row.name for row in library.models(session)] == [base, "tiny-instruct-1"]
+
+
+def test_what_was_kept_is_given_back_also_after_training_again(workspace: Workspace, base: str):
+    """A stage that does not look first trains anew, but never makes a second version."""
+    ended = run(workspace, "finetune", base, SMALL_FINETUNE)
+    with workspace.database.read() as session:
+        row = library.model(session, base)
+    folder = workspace.run_folder(ended.id)
+    context = Context(
+        workspace=workspace, run=ended, folder=folder, log=RunLog(folder), should_stop=lambda: False
+    )
+    policy = Policy.load(workspace.folder / row.folder)
+    lineage = Lineage(base=row, parent=row, number=1, is_simulated=False)
+    assert keep_policy(context, policy, lineage) == "tiny-instruct-1"
 
 
 def test_a_run_without_demonstrations_says_where_to_get_some(workspace: Workspace):

@@ -57,7 +57,7 @@ def test_what_is_not_given_keeps_its_default_also_within_a_group():
         (SampleConfig, {"against": 3}, "against is 3"),
         (AlignConfig, {"dpo": {"beta": 0}}, "0.1 is a usual start"),
         (AlignConfig, {"dpo": {"flip_rate": 0.5}}, "below 0.5|0, 0.5"),
-        (CompareConfig, {"num_ends_prompts": 1}, "at least 2"),
+        (CompareConfig, {"num_prompts": -1}, "at least 0"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(kind: type[Any], values: dict[str, Any], said: str):

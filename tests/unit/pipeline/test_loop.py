@@ -22,7 +22,8 @@ from amenable.store.runs import RunEnd
 from amenable.store.samples import keep_sample
 
 BASE, V1, V2 = "gemma-3-270m", "gemma-3-270m-instruct-1", "gemma-3-270m-instruct-2"
-OUTPUTS = {"prepare": BASE, "finetune": V1, "sample": V1, "align": V2, "compare": BASE}
+V3 = "gemma-3-270m-instruct-3"
+MADE = {"prepare": BASE, "finetune": V1}
 
 
 def begin(session: Session, base: str = BASE) -> str:
@@ -33,11 +34,19 @@ def execute_next(session: Session, status: RunStatus = "done") -> Run:
     """Play the worker."""
     run = runs.claim_next(session, "1@1.00")
     assert run is not None
-    outputs = {"model": OUTPUTS[run.stage]} if status == "done" else {}
+    outputs = made(session, run) if status == "done" else {}
     end = RunEnd(status=status, outputs=outputs, error="why" if status == "failed" else None)
     if run.stage == "sample" and status == "done":
         add_pairs(session, 30 if run.config["purpose"] == "improve" else 12, run)
     return runs.finish(session, run.id, "1@1.00", end)
+
+
+def made(session: Session, run: Run) -> dict[str, str]:
+    if run.stage == "align":
+        state = LoopState.of(session)
+        name = f"{BASE}-instruct-{state.number + 1}" + ("-again" if state.has_child else "")
+        return {"model": name, "judged": str(state.judged.done)}
+    return {"model": MADE.get(run.stage, run.inputs.get("model", BASE))}
 
 
 def add_pairs(session: Session, count: int, run: Run) -> None:
@@ -67,7 +76,9 @@ def judge(
 ) -> None:
     who = people.person(session, "Ada")
     for _ in range(count):
-        view = tasks.claim_next(session, who, purpose, datetime.now(UTC))
+        state = LoopState.of(session)
+        pile = state.proof_pile if purpose == "proof" else state.judged_pile
+        view = tasks.claim_next(session, who, pile, datetime.now(UTC))
         assert view is not None
         submission_id = f"{purpose}-{view.task_id}"
         tasks.submit(
@@ -109,8 +120,8 @@ def test_nothing_begins_by_itself(database: Database):
         state = LoopState.of(session)
 
     assert [step.status for step in state.steps] == ["next", *["waiting"] * 5]
-    assert (state.base, state.policy_1, state.policy_2) == (BASE, V1, V2)
-    assert state.next_step.link == "/models"
+    assert (state.base, state.parent, state.child) == (BASE, V1, V2)
+    assert state.next_step.deed == "choose"
 
 
 def test_the_loop_runs_by_itself_until_people_are_needed_and_then_to_the_proof(database: Database):
@@ -131,11 +142,14 @@ def test_the_loop_runs_by_itself_until_people_are_needed_and_then_to_the_proof(d
         ]
         state = LoopState.of(session)
         assert states(session) == "dddddd"
-        assert state.next_step.link == "/judge?purpose=proof"
+        assert state.next_step.deed == "judge_proof"
         assert "12 blind pairs" in state.next_step.sentence
         judge(session, 12, purpose="proof")
-        assert LoopState.of(session).next_step.link == "/report"
-        assert loop.advance(session) is None
+        # Measured once more, with what people chose.
+        models = f"{BASE},{V1},{V2}"
+        assert walk(session) == [("compare", {"models": models, "blind": "12"})]
+        assert LoopState.of(session).next_step.deed == "read"
+        assert LoopState.of(session).is_closed
 
 
 def test_queued_runs_carry_what_their_stage_reads(database: Database):
@@ -243,7 +257,7 @@ def test_what_failed_or_was_stopped_waits_for_a_person(database: Database, ended
         assert loop.advance(session) is None
         state = LoopState.of(session)
         assert state.step("finetune").status == "failed"
-        assert state.next_step.link == f"/runs/{run.id}"
+        assert (state.next_step.deed, state.next_step.run_id) == ("continue", run.id)
 
         runs.requeue(session, run.id)
         assert LoopState.of(session).step("finetune").status == "running"
@@ -295,9 +309,9 @@ def test_another_base_begins_a_loop_of_its_own(database: Database):
         state = LoopState.of(session)
 
     # The library called it otherwise than asked for; what follows uses the library's name.
-    assert (state.base, state.policy_1) == ("smol-2", "smol-2-instruct-1")
+    assert (state.base, state.parent) == ("smol-2", "smol-2-instruct-1")
     assert state.step("finetune").status == "running"
-    assert not state.has_policy_1
+    assert not state.has_parent
 
 
 def test_a_model_fetched_for_other_ends_disturbs_no_loop(database: Database):
@@ -321,3 +335,100 @@ def test_names_follow_what_the_stages_made(database: Database):
         sample = runs.get(session, str(loop.advance(session)))
 
     assert sample.inputs == {"model": f"{V1}-2"}
+
+
+def to_the_end(session: Session) -> None:
+    """Through a whole round, blind pairs and all."""
+    judge(session, 20)
+    loop.improve(session, AlignConfig())
+    execute_next(session)
+    walk(session)
+    judge(session, 12, purpose="proof")
+    walk(session)
+
+
+def test_the_loop_goes_round_again(database: Database):
+    with database.write() as session:
+        to_judging(session)
+        with pytest.raises(ConflictError, match="not over yet"):
+            loop.go_round_again(session)
+        to_the_end(session)
+        loop.go_round_again(session)
+        state = LoopState.of(session)
+        assert (state.parent, state.child, state.number) == (V2, V3, 2)
+        assert (states(session), state.judged.done) == ("ddrwww", 0)
+        execute_next(session)
+
+        # Ten pairs of version 1 were left; they are not handed out in this round.
+        assert (states(session), LoopState.of(session).judged.open) == ("dddnww", 30)
+        assert walk(session) == []
+        judge(session, 20)
+        loop.improve(session, AlignConfig())
+        run = execute_next(session)
+        assert run.inputs["model"] == V2
+        assert walk(session) == [
+            ("sample", {"model": V3}),
+            ("compare", {"models": f"{BASE},{V2},{V3}"}),
+        ]
+        judge(session, 12, purpose="proof")
+        walk(session)
+        assert LoopState.of(session).is_closed
+        loop.go_round_again(session)
+        assert LoopState.of(session).number == 3
+
+
+def test_more_judgements_improve_the_same_version_once_more(database: Database):
+    with database.write() as session:
+        to_judging(session)
+        to_the_end(session)
+        assert not LoopState.of(session).can_improve
+        with pytest.raises(ConflictError, match="judge some more"):
+            loop.improve(session, AlignConfig())
+        judge(session, 3)
+        assert LoopState.of(session).can_improve
+        loop.improve(session, AlignConfig())
+        assert execute_next(session).inputs["model"] == V1
+        again = f"{V2}-again"
+        assert LoopState.of(session).child == again
+        assert walk(session) == [
+            ("sample", {"model": again}),
+            ("compare", {"models": f"{BASE},{V1},{again}"}),
+        ]
+
+
+def test_more_replies_are_drawn_with_another_seed(database: Database):
+    with database.write() as session:
+        with pytest.raises(ConflictError, match="no version yet"):
+            loop.draw_more(session)
+        to_judging(session)
+        judge(session, 30, choice="skip")
+        first = runs.get(session, loop.draw_more(session))
+        with pytest.raises(ConflictError, match="already"):
+            loop.draw_more(session)
+        execute_next(session)
+
+        state = LoopState.of(session)
+        assert (state.judged.open, state.judged.skipped) == (30, 30)
+        assert first.seed != runs.list_runs(session, stage="sample")[-1].seed
+
+
+def test_a_loop_of_its_own_begins_without_older_judgements(database: Database):
+    with database.write() as session:
+        to_judging(session)
+        judge(session, 25)
+        loop.begin_anew(session, PrepareConfig(), base="smol")
+        state = LoopState.of(session)
+        assert (state.judged.done, state.judged.open) == (0, 0)
+
+
+def test_what_is_trained_by_hand_meanwhile_disturbs_no_loop(database: Database):
+    with database.write() as session:
+        to_judging(session)
+        for model in (BASE, "other"):
+            runs.queue(session, stage="finetune", inputs={"model": model}, config={}, seed=0)
+            run = runs.claim_next(session, "1@1.00")
+            assert run is not None
+            end = RunEnd(status="done", outputs={"model": f"{model}-by-hand"})
+            runs.finish(session, run.id, "1@1.00", end)
+        assert loop.advance(session) is None
+        assert LoopState.of(session).parent == V1

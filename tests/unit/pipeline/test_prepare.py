@@ -1,17 +1,23 @@
 """Models into the library: by name, folder or file; terms first, and never twice."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from tests.tiny import put_tiny, save_tiny
-from tests.unit.pipeline.stage_help import run
+from tests.unit.pipeline.stage_help import SMALL_FINETUNE, done, run
 
+from amenable.pipeline.engines import open_engine
 from amenable.pipeline.licences import is_accepted
 from amenable.pipeline.prepare import add_model
-from amenable.pipeline.sources import STARTER_DEMONSTRATIONS, STARTER_PROMPTS
+from amenable.pipeline.sources import STARTER_DEMONSTRATIONS, STARTER_PROMPTS, install_starter
+from amenable.pipeline.stage import execute, resume
+from amenable.pipeline.stages import STAGES
 from amenable.records.errors import ModelError, NotAllowedError
 from amenable.store import library
 from amenable.store.artifacts import hash_folder
+from amenable.store.tables import RunRow
 from amenable.store.workspace import Workspace
 
 
@@ -58,6 +64,86 @@ def test_another_model_of_the_same_name_gets_a_name_of_its_own(
 ):
     put_tiny(workspace)
     assert add_model(workspace, str(save_tiny(tmp_path / "tiny", seed=2)), no_words) == "tiny-2"
+
+
+def sha256_of(workspace: Workspace, name: str) -> str:
+    with workspace.database.read() as session:
+        return library.model(session, name).sha256
+
+
+@pytest.mark.parametrize("damage", ["cut", "file", "folder"])
+def test_damaged_or_missing_files_are_brought_anew_under_the_same_name(
+    workspace: Workspace, tmp_path: Path, damage: str
+):
+    name = add_model(workspace, str(save_tiny(tmp_path / "base")), no_words)
+    sha256, folder = sha256_of(workspace, name), workspace.library / name
+    weights = folder / "model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "file":
+        weights.unlink()
+    else:
+        shutil.rmtree(folder)
+    said: list[str] = []
+
+    assert add_model(workspace, name, said.append) == name
+
+    assert hash_folder(folder) == sha256_of(workspace, name) == sha256
+    assert "The files of base are damaged or missing: they are brought anew" in said
+    said.clear()
+    add_model(workspace, name, said.append)
+    assert said == ["Checking the files of base"]  # whole again
+
+
+def test_another_conversion_says_so_and_its_versions_speak_no_more(
+    workspace: Workspace, tmp_path: Path
+):
+    origin = save_tiny(tmp_path / "base")
+    name = add_model(workspace, str(origin), no_words)
+    install_starter(workspace)
+    version = done(workspace, "finetune", name, SMALL_FINETUNE)
+    before = sha256_of(workspace, name)
+    save_tiny(origin, seed=2)
+    (workspace.library / name / "model.safetensors").unlink()
+    said: list[str] = []
+
+    assert add_model(workspace, name, said.append) == name
+
+    assert said[-1] == (
+        "base is now another conversion than before, on which its versions cannot speak: "
+        "base-instruct-1"
+    )
+    assert hash_folder(workspace.library / name) == sha256_of(workspace, name) != before
+    with pytest.raises(ModelError, match="other weights than those of base"):
+        open_engine(workspace, [version])
+
+
+def test_what_cannot_be_brought_again_is_said_in_one_line(workspace: Workspace, tmp_path: Path):
+    origin = save_tiny(tmp_path / "base")
+    name = add_model(workspace, str(origin), no_words)
+    install_starter(workspace)
+    version = done(workspace, "finetune", name, SMALL_FINETUNE)
+    shutil.rmtree(origin)
+    for each, why in ((name, f"{origin} is gone"), (version, "it was trained here")):
+        shutil.rmtree(workspace.library / each)
+        with pytest.raises(ModelError, match=re.escape(why)) as caught:
+            add_model(workspace, each, no_words)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_died_after_its_model_was_kept_makes_no_second_one(
+    workspace: Workspace, tmp_path: Path
+):
+    ended = run(workspace, "prepare", str(save_tiny(tmp_path / "My Model")))
+    assert ended.outputs == {"model": "my-model"}, ended.error
+    with workspace.database.write() as session:
+        session.get_one(RunRow, ended.id).status = "failed"
+    resume(workspace, ended.id)
+
+    assert execute(workspace, ended.id, STAGES).outputs == {"model": "my-model"}
+
+    with workspace.database.read() as session:
+        assert [row.name for row in library.models(session)] == ["my-model"]
 
 
 def test_terms_come_first(workspace: Workspace):

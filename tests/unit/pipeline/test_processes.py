@@ -3,6 +3,10 @@
 import os
 import subprocess
 import sys
+import time
+
+import psutil
+import pytest
 
 from amenable.pipeline.processes import PARENT, is_alive, process_name
 
@@ -23,6 +27,19 @@ def test_a_name_holds_for_one_process_only():
 
     assert is_alive(name)
     assert not is_alive(f"{os.getpid()}@1.00")  # the same number, another process
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="elsewhere the system keeps the moment of a start")
+def test_a_clock_that_is_set_renames_nobody(monkeypatch: pytest.MonkeyPatch):
+    name, parent = process_name(), process_name(os.getppid())
+    boot_time = psutil.boot_time() + 3600.0
+    # As psutil sees it when the clock is set: on Linux starts are reckoned from the boot's moment.
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot_time)
+    assert psutil.Process().create_time() > time.time()
+
+    assert process_name() == name
+    assert is_alive(name)
+    assert is_alive(parent)
 
 
 def test_a_process_that_ended_is_not_alive_also_before_anybody_noticed():

@@ -57,6 +57,13 @@ def test_progress_comes_back_whole(tmp_path: Path):
     assert read_progress(tmp_path) == step(3)
 
 
+@pytest.mark.parametrize("left", [b"", b"\x00\x00", b'{"doing": "tr', b'{"doing": "train"}', b"3"])
+def test_progress_that_a_power_cut_left_half_is_none(tmp_path: Path, left: bytes):
+    (tmp_path / "progress.json").write_bytes(left)
+
+    assert read_progress(tmp_path) is None
+
+
 @pytest.mark.parametrize(
     ("done", "total", "share"), [(3, 4, 0.75), (0, 0, 0.0), (5, 4, 1.0), (0, 4, 0.0)]
 )

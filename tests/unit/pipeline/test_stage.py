@@ -5,12 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
+from sqlalchemy.orm import Session
 
 from amenable.pipeline import stage
 from amenable.pipeline.stage import Context, Stopped, execute, resume
 from amenable.records.errors import ConflictError, DataError, WorkspaceError
 from amenable.records.run import Run
 from amenable.store import runs
+from amenable.store.runs import RunEnd
 from amenable.store.workspace import Workspace
 
 Work = Callable[[Context], dict[str, str]]
@@ -86,9 +90,33 @@ def test_a_bug_leaves_one_line_and_its_traceback_in_the_logs(workspace: Workspac
     assert "in work" in (workspace.logs / f"{run.id}.log").read_text("utf-8")
 
 
+class OutOfMemoryError(RuntimeError):
+    """As torch's own is made."""
+
+
+def disk_full() -> SafetensorError:
+    return SafetensorError("I/O error: No space left on device (os error 28)")
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
-    [(OSError(28, "No space left"), "disk is full"), (MemoryError(), "not enough memory")],
+    [
+        (OSError(28, "No space left"), "disk is full"),
+        (disk_full(), "disk is full"),
+        (MemoryError(), "not enough memory"),
+        (OSError(12, "Cannot allocate memory"), "not enough memory"),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "not enough memory"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), "not enough memory"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+            "not enough memory",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried 1 TB"),
+            "not enough memory",
+        ),
+        (RuntimeError("mat1 and mat2 cannot be multiplied"), "a fault of this program"),
+    ],
 )
 def test_common_faults_of_machines_say_what_helps(
     workspace: Workspace, error: Exception, says: str
@@ -100,6 +128,98 @@ def test_common_faults_of_machines_say_what_helps(
 
     assert run.error is not None
     assert says in run.error
+    assert ("a fault of this program" in run.error) == (says == "a fault of this program")
+
+
+def test_what_torch_itself_says_of_memory_is_understood(workspace: Workspace):
+    def work(context: Context) -> dict[str, str]:
+        torch.empty(1 << 50, dtype=torch.uint8)
+        return {}
+
+    assert str(ran(workspace, work).error).startswith("There was not enough memory")
+
+
+def test_a_traceback_that_cannot_be_written_hides_no_error(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    def no_room(path: Path, data: bytes) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stage, "write_whole", no_room)
+
+    def work(context: Context) -> dict[str, str]:
+        raise ZeroDivisionError("a bug")
+
+    run = ran(workspace, work)
+
+    assert (run.status, run.error) == (
+        "failed",
+        "ZeroDivisionError: a bug (a fault of this program). "
+        "Its details could not be written down.",
+    )
+
+
+def test_a_folder_that_cannot_be_made_fails_the_run_alone(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    def no_room(run_id: str) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(workspace, "run_folder", no_room)
+
+    run = ran(workspace, lambda context: {})
+
+    assert run.status == "failed"
+    assert "disk is full" in str(run.error)
+
+
+def full_for(
+    num_times: int, monkeypatch: pytest.MonkeyPatch, *, tries: list[str] | None = None
+) -> None:
+    """The database takes no end of a run so many times."""
+    finish, tried = runs.finish, [] if tries is None else tries
+
+    def full_at_first(session: Session, run_id: str, worker: str, end: RunEnd) -> Run:
+        tried.append(run_id)
+        if len(tried) <= num_times:
+            raise WorkspaceError("The disk is full: nothing was kept.")
+        return finish(session, run_id, worker, end)
+
+    monkeypatch.setattr(stage, "RECORD_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "finish", full_at_first)
+
+
+def test_the_end_of_a_run_waits_for_room(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    full_for(3, monkeypatch)
+
+    def work(context: Context) -> dict[str, str]:
+        raise disk_full()
+
+    run = ran(workspace, work)
+
+    assert (run.status, run.error) == (
+        "failed",
+        "The disk is full. Free some room, then continue this run.",
+    )
+
+
+@pytest.mark.parametrize(("seconds", "leaves"), [(0.0, False), (60.0, True)])
+def test_the_end_of_a_run_does_not_wait_for_ever_nor_for_one_who_leaves(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, seconds: float, leaves: bool
+):
+    monkeypatch.setattr(stage, "RECORD_SECONDS", seconds)
+    tries: list[str] = []
+    full_for(100, monkeypatch, tries=tries)
+
+    with pytest.raises(WorkspaceError, match="disk is full"):
+        execute(
+            workspace,
+            queue(workspace),
+            {"finetune": lambda context: {}},
+            should_leave=lambda: leaves,
+        )
+
+    assert len(tries) == 1
 
 
 def test_a_stage_that_nobody_knows_fails_with_the_known_ones(workspace: Workspace):

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from amenable.records.check import Check
 from amenable.records.conversation import ROLES, Conversation, Role
 from amenable.records.errors import ConfigError, NotFoundError
-from amenable.records.judgement import Choice, Comparison
+from amenable.records.judgement import Choice, Comparison, Judged
 from amenable.records.measurement import Difference, Row
 from amenable.records.sample import ModelRef, Sample, SamplingSettings, StopReason
 from amenable.records.seeds import seed_for
 
+L, R = Judged("L", has_end=True), Judged("R", has_end=False)
 HELLO = Conversation.of(("system", "S"), ("user", "U"), ("assistant", "A"), ("user", "V"))
 
 
@@ -72,13 +73,13 @@ def test_parts_of_a_conversation():
 
 @pytest.mark.parametrize(
     ("choice", "expected"),
-    [("left", ("L", "R")), ("right", ("R", "L")), ("tie", None), ("both_bad", None)],
+    [("left", (L, R)), ("right", (R, L)), ("tie", None), ("both_bad", None)],
 )
-def test_only_a_side_is_a_preference(choice: Choice, expected: tuple[str, str] | None):
+def test_only_a_side_is_a_preference(choice: Choice, expected: tuple[Judged, Judged] | None):
     comparison = Comparison(
         prompt=HELLO,
-        left="L",
-        right="R",
+        left=L,
+        right=R,
         choice=choice,
         person="Ada",
         is_simulated=False,

@@ -1,6 +1,8 @@
 """Files are written whole or not at all, and named by their content."""
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,13 @@ from hypothesis import strategies as st
 
 from amenable.records.errors import WorkspaceError
 from amenable.store import artifacts
-from amenable.store.artifacts import append_line, hash_file, hash_folder, write_whole
+from amenable.store.artifacts import (
+    append_line,
+    hash_file,
+    hash_folder,
+    is_disk_full,
+    write_whole,
+)
 
 
 @pytest.mark.parametrize("is_durable", [True, False])
@@ -101,6 +109,21 @@ def test_a_folders_hash_sees_every_change(tmp_path: Path, other: dict[str, bytes
 def test_a_missing_folder_has_no_hash(tmp_path: Path):
     with pytest.raises(WorkspaceError, match="no folder"):
         hash_folder(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), os.name != "nt"),
+        (RuntimeError("There is not enough space on the disk. (os error 112)"), os.name == "nt"),
+        (RuntimeError("Permission denied (os error 13)"), False),
+        (RuntimeError("28"), False),
+    ],
+)
+def test_a_full_disk_is_known_also_by_its_text_alone(error: Exception, is_full: bool):
+    assert is_disk_full(error) == is_full
 
 
 @given(lines=st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]))))

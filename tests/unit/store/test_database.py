@@ -125,6 +125,16 @@ def test_a_backup_is_one_whole_file_also_while_others_write(database: Database, 
     copy.close()
 
 
+def test_a_backup_that_fails_leaves_nothing_behind(database: Database, tmp_path: Path):
+    in_the_way = tmp_path / "deep" / "copy.sqlite3"
+    in_the_way.mkdir(parents=True)
+
+    with pytest.raises(OSError, match=r"copy\.sqlite3"):
+        database.backup(in_the_way)
+
+    assert list((tmp_path / "deep").iterdir()) == [in_the_way]
+
+
 def test_rows_outlive_a_reopening(tmp_path: Path):
     database = Database.open(tmp_path / "a.sqlite3")
     with database.write() as session:

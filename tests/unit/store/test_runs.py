@@ -56,6 +56,19 @@ def test_runs_are_taken_in_the_order_they_were_queued(database: Database):
     assert [claim(database) for _ in range(4)] == [*queued, None]
 
 
+def test_the_order_outlives_a_clock_that_is_set_back(database: Database):
+    first = queue(database)
+    next_year = datetime.now(UTC) + timedelta(days=365)
+    with database.write() as session:
+        session.execute(update(RunRow).values(created_at=next_year))
+    second, third = queue(database), queue(database)
+
+    with database.read() as session:
+        moments = [runs.get(session, run_id).created_at for run_id in (first, second, third)]
+    assert moments == [next_year + timedelta(microseconds=n) for n in range(3)]
+    assert [claim(database) for _ in range(3)] == [first, second, third]
+
+
 def test_no_run_is_taken_twice(database: Database):
     queued = {queue(database) for _ in range(20)}
     taken: list[str | None] = []
@@ -137,7 +150,17 @@ def test_a_run_that_keeps_killing_its_worker_is_given_up(database: Database):
         run = runs.get(session, run_id)
     assert run.status == "failed"
     assert run.error is not None
-    assert "died 3 times" in run.error
+    assert "died or froze 3 times" in run.error
+
+
+def test_an_end_by_our_own_hand_is_no_death(database: Database):
+    run_id = queue(database)
+    for _ in range(4):
+        assert claim(database, "41@1.00") == run_id
+        with database.write() as session:
+            runs.forgive(session, 4)  # another worker
+            runs.forgive(session, 41)
+            assert runs.requeue_orphans(session, alive=lambda worker: False) == [run_id]
 
 
 def test_a_queued_run_stops_at_once_and_a_running_one_is_asked(database: Database):

@@ -63,8 +63,17 @@ def test_a_save_that_is_cut_off_leaves_the_last_one(
     found = load_checkpoint(tmp_path, "mine")
     assert found is not None
     assert found[0].step == 3
-    save(tmp_path, 5)  # and what was left half-written is in nobody's way
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000003"]
+    save(tmp_path, 5)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000005"]
+
+
+def test_what_a_killed_save_left_is_in_nobodys_way(tmp_path: Path):
+    (tmp_path / "step-000004.unfinished").mkdir()
+    (tmp_path / "step-000004.unfinished" / TENSORS).write_bytes(b"half")
+    assert load_checkpoint(tmp_path, "mine") is None
+    save(tmp_path, 4)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000004"]
 
 
 @pytest.mark.parametrize("file", [TENSORS, MARKER])

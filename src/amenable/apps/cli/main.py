@@ -11,6 +11,7 @@ from typing import Any
 from amenable.apps.cli.out import Out, UsageError
 from amenable.apps.cli.table import ALL, COMMANDS, Command, Group
 from amenable.records.errors import AmenableError
+from amenable.store.artifacts import is_disk_full
 
 PROGRAM = "amenable"
 HELP = ("-h", "--help")
@@ -47,10 +48,12 @@ def status_of(words: Sequence[str]) -> int:
         # Whoever read our words has left; without this Python complains once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _complain(f"{error.filename}: {error.strerror}.", MISTAKE)
+    except Exception as error:
+        if is_disk_full(error):
+            return _complain("The disk is full. Free some room, then repeat.", MISTAKE)
+        if isinstance(error, OSError) and error.filename is not None:
+            return _complain(f"{error.filename}: {error.strerror}.", MISTAKE)
+        raise
     return 0
 
 

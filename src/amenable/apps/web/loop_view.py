@@ -20,12 +20,13 @@ NAMES: dict[StepName, str] = {
     "improve": "Improve",
     "compare": "Compare",
 }
+# With the number of the version that is judged, and of the one that comes of it.
 RUNNING_HEADLINES: dict[StepName, str] = {
     "prepare": "Fetching a model that only continues text",
     "finetune": "It is learning to answer instead of going on",
-    "sample": "Version 1 is writing replies for you to judge",
+    "sample": "Version {parent} is writing replies for you to judge",
     "judge": "Which reply would you rather have got?",
-    "improve": "Your votes are becoming version 2",
+    "improve": "Your votes are becoming version {child}",
     "compare": "Measuring what changed",
 }
 NEXT_HEADLINES: dict[StepName, str] = {
@@ -33,8 +34,8 @@ NEXT_HEADLINES: dict[StepName, str] = {
     "finetune": "The base model is here",
     "sample": "Your instruct model is here",
     "judge": "Which reply would you rather have got?",
-    "improve": "Your votes are enough for version 2",
-    "compare": "Version 2 is here. Is it better?",
+    "improve": "Your votes are enough for version {child}",
+    "compare": "Version {child} is here. Is it better?",
 }
 SECONDS_A_PAIR = 15.0
 
@@ -71,11 +72,12 @@ class LoopView:
     running: StepName | None
     """The step at work."""
     base: str | None
-    policy_1: str | None
-    policy_2: str | None
-    can_improve: bool
+    parent: str | None
+    """The version whose replies are judged in this round; None before it is there."""
+    child: str | None
     problem: ProblemView | None
-    is_closed: bool
+    again: NextView | None
+    """Another round, beside reading the report, when this one is closed."""
     state: LoopState
 
 
@@ -89,11 +91,10 @@ def loop_view(session: Session) -> LoopView:
         next=_next(session, state, running),
         running=running,
         base=state.base if status["prepare"] == "done" else None,
-        policy_1=state.policy_1 if state.has_policy_1 else None,
-        policy_2=state.policy_2 if state.has_policy_2 else None,
-        can_improve=status["improve"] in ("next", "failed"),
+        parent=state.parent if state.has_parent else None,
+        child=state.child if state.has_child else None,
         problem=_problem(state),
-        is_closed=all(step.status == "done" for step in state.steps) and not state.proof.open,
+        again=_again(session, state),
         state=state,
     )
 
@@ -107,43 +108,67 @@ def _headline(state: LoopState, running: StepName | None) -> str:
         return "Two versions, models hidden: which is better?"
     if state.step("judge").status == "next":
         return NEXT_HEADLINES["judge"]
+    numbers = {"parent": state.number, "child": state.number + 1}
     if running:
-        return RUNNING_HEADLINES[running]
+        return RUNNING_HEADLINES[running].format(**numbers)
     at = _first(state, "next", "failed", "waiting")
-    return NEXT_HEADLINES[at] if at else "The loop is closed, and the difference is measured"
+    if at:
+        return NEXT_HEADLINES[at].format(**numbers)
+    return "The loop is closed, and the difference is measured"
 
 
 def _next(session: Session, state: LoopState, running: StepName | None) -> NextView:
-    link, text = state.next_step.link, state.next_step.sentence
-    problem = _problem(state)
-    if problem:
-        to = f"/runs/{problem.run_id}/continue"
-        return NextView(text=text, link=to, label="Continue", cost="", is_post=True)
+    step = state.next_step
+    if step.deed in ("judge", "judge_proof"):
+        return _judging(state)
+    if step.deed == "wait":
+        return _waiting(state, running)
+    label, link, stages, is_post = {
+        "choose": ("Choose a base model", "/models", (), False),
+        "draw": ("Draw more replies", "/judge/more", ("sample",), True),
+        "improve": ("Improve", "/judge/improve", ("align", "compare"), True),
+        "continue": ("Continue", f"/runs/{step.run_id}/continue", (), True),
+        "read": ("Read the report", "/report", (), False),
+    }[step.deed]
+    cost = queries.cost_words(session, *stages)
+    return NextView(text=step.sentence, link=link, label=label, cost=cost, is_post=is_post)
+
+
+def _judging(state: LoopState) -> NextView:
+    is_proof = state.next_step.deed == "judge_proof"
+    missing = state.proof.open if is_proof else loop.ENOUGH_TO_IMPROVE - state.judged.done
+    return NextView(
+        text=state.next_step.sentence,
+        link="/judge?purpose=proof" if is_proof else "/judge",
+        label="Judge",
+        cost=words.about(SECONDS_A_PAIR * max(1, missing)) + " of your time",
+    )
+
+
+def _waiting(state: LoopState, running: StepName | None) -> NextView:
+    """While it trains there is something better to do than to watch."""
+    text, run_id = state.next_step.sentence, state.next_step.run_id
     if running in ("prepare", "finetune") and state.step("prepare").status == "done":
-        # While it trains there is something better to do than to watch.
         return NextView(text=text, link="/chat", label="Chat with the base model", cost="")
-    if running and link.startswith("/runs/") and state.has_policy_1:
+    if running and state.has_parent:
         return NextView(text=text, link="/chat", label="Ask both in Chat", cost="")
-    if (
-        link.startswith("/judge")
-        and state.step("improve").status == "next"
-        and not state.proof.open
-    ):
-        cost = queries.cost_words(session, "align", "compare")
-        return NextView(text=text, link="/judge/improve", label="Improve", cost=cost, is_post=True)
-    if link.startswith("/judge"):
-        missing = state.proof.open or max(1, loop.ENOUGH_TO_IMPROVE - state.judged.done)
-        cost = words.about(SECONDS_A_PAIR * missing) + " of your time"
-        return NextView(text=text, link=link, label="Judge", cost=cost)
-    return NextView(text=text, link=link, label=_label(link), cost="")
+    if run_id:
+        return NextView(text=text, link=f"/runs/{run_id}", label="Look at the run", cost="")
+    return NextView(text=text, link="/runs", label="See the runs", cost="")
 
 
-def _label(link: str) -> str:
-    return {
-        "/models": "Choose a base model",
-        "/report": "Read the report",
-        "/runs": "See the runs",
-    }.get(link, "Look at the run")
+def _again(session: Session, state: LoopState) -> NextView | None:
+    if not state.is_closed:
+        return None
+    number = state.number + 1
+    return NextView(
+        text=f"Version {number} writes replies, you judge them, and they become version "
+        f"{number + 1}.",
+        link="/again",
+        label="Go round again",
+        cost=queries.cost_words(session, "sample"),
+        is_post=True,
+    )
 
 
 def _problem(state: LoopState) -> ProblemView | None:
@@ -201,7 +226,8 @@ def parts(session: Session, workspace: Workspace, view: LoopView) -> dict[str, P
         "instruct": Part(
             status=status["finetune"],
             link="/chat",
-            note=_version(view.policy_1, status["finetune"]),
+            note=_version(view, status["finetune"]),
+            inside=f"v{state.number}",
         ),
         "sample": Part(status=status["sample"]),
         "people": Part(
@@ -221,9 +247,10 @@ def parts(session: Session, workspace: Workspace, view: LoopView) -> dict[str, P
         "improved": Part(
             status=status["improve"],
             link="/models",
-            note=_version_2(view, status["improve"]),
+            note=_improved(view, status["improve"]),
+            inside=f"v{state.number + 1}",
         ),
-        "again": Part(status="done" if view.policy_2 else "waiting"),
+        "again": Part(status="done" if view.child else "waiting"),
         "proof": Part(
             status=status["compare"],
             link="/report",
@@ -237,13 +264,15 @@ def _flow(before: str, after: str) -> str:
     return "running" if after == "running" else "done" if before == "done" else "waiting"
 
 
-def _version(name: str | None, status: str) -> str:
-    return "version 1" if name else "being trained" if status == "running" else "not trained yet"
+def _version(view: LoopView, status: str) -> str:
+    if view.parent:
+        return f"version {view.state.number}"
+    return "being trained" if status == "running" else "not trained yet"
 
 
-def _version_2(view: LoopView, status: str) -> str:
-    if view.policy_2:
-        return "version 2"
+def _improved(view: LoopView, status: str) -> str:
+    if view.child:
+        return f"version {view.state.number + 1}"
     return "being trained" if status == "running" else "by your votes"
 
 
@@ -259,7 +288,7 @@ def _proof(session: Session, workspace: Workspace, view: LoopView) -> list[Proof
     row = comparing and comparing.result.row("ends_by_itself")
     if row is None:
         return []
-    shown = (("base", view.base), ("instruct", view.policy_2), ("instruct", view.policy_1))
+    shown = (("base", view.base), ("instruct", view.child), ("instruct", view.parent))
     found = [(kind, row.values[name]) for kind, name in shown if name and name in row.values]
     return [
         ProofBar(

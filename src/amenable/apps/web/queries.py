@@ -10,12 +10,12 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from amenable.apps.web import words
+from amenable.pipeline import costs
 from amenable.pipeline.sources import STARTER_DEMONSTRATIONS, Sources
 from amenable.records.run import Run
 from amenable.reports.result import Result, from_json
 from amenable.starter import load as starter
 from amenable.store import runs as run_store
-from amenable.store import settings
 from amenable.store.tables import (
     DatasetRow,
     ExampleRow,
@@ -26,9 +26,6 @@ from amenable.store.tables import (
     SampleRow,
     TaskRow,
 )
-
-PLAN_KEY = "plan"
-"""Setting under which the probe of this machine leaves {"finetune": {"seconds": …}, …}."""
 
 
 def is_simulated(session: Session) -> bool:
@@ -63,12 +60,24 @@ def num_demonstrations(session: Session) -> int:
     return found
 
 
-def cost_seconds(session: Session, stage: str) -> float | None:
-    """What a stage takes here: as planned by the probe, else as its last run took, else unknown."""
-    plan = settings.get(session, PLAN_KEY, {})
-    planned = plan.get(stage, {}).get("seconds") if isinstance(plan, dict) else None
-    if isinstance(planned, (int, float)):
-        return float(planned)
+def cost_words(session: Session, *stages: str) -> str:
+    """What stages together cost, in time and memory; "" while nothing was measured here.
+
+    As planned for the loop's base, else as long as the last run took.
+    """
+    planned = costs.of_loop(session)
+    seconds = [
+        planned[stage].seconds if stage in planned else _last_seconds(session, stage)
+        for stage in stages
+    ]
+    known = [each for each in seconds if each is not None]
+    if not known:
+        return ""
+    memory = max((planned[stage].memory_bytes for stage in stages if stage in planned), default=0)
+    return words.about(sum(known)) + (f", {words.size(memory)} of memory" if memory else "")
+
+
+def _last_seconds(session: Session, stage: str) -> float | None:
     last = (
         select(RunRow.seconds)
         .where(RunRow.stage == stage, RunRow.status == "done", RunRow.seconds.is_not(None))
@@ -76,17 +85,6 @@ def cost_seconds(session: Session, stage: str) -> float | None:
         .limit(1)
     )
     return session.scalar(last)
-
-
-def cost_words(session: Session, *stages: str) -> str:
-    """What stages together cost, in time and memory; "" while nothing was measured here."""
-    seconds = [cost_seconds(session, stage) for stage in stages]
-    known = [each for each in seconds if each is not None]
-    if not known:
-        return ""
-    plan = settings.get(session, PLAN_KEY, {})
-    memory = max((plan.get(stage, {}).get("memory_bytes", 0) for stage in stages), default=0)
-    return words.about(sum(known)) + (f", {words.size(memory)} of memory" if memory else "")
 
 
 def newest_run(session: Session, stage: str, *, status: str = "done") -> Run | None:
@@ -204,14 +202,28 @@ class ReadPrompt:
 
 
 def compared_replies(session: Session, run_id: str, model: str) -> list[ReadPrompt]:
+    """The newest reply of the model, as it is now, to each prompt that it was compared on.
+
+    A comparison asks for nothing that an earlier one by the same code has heard, so its own
+    samples may be few or none.
+    """
+    versions = run_store.get(session, run_id).versions
+    runs = session.execute(select(RunRow.id, RunRow.versions).where(RunRow.stage == "compare"))
+    alike = [id_ for id_, theirs in runs if theirs == versions]
+    sha256 = select(ModelRow.sha256).where(ModelRow.name == model).scalar_subquery()
     rows = session.scalars(
         select(SampleRow)
-        .where(SampleRow.run_id == run_id, SampleRow.model_name == model)
+        .where(
+            SampleRow.run_id.in_(alike),
+            SampleRow.model_name == model,  # a helped base has the same weights
+            SampleRow.model_sha256 == sha256,
+        )
         .order_by(SampleRow.id)
     )
+    newest = {row.prompt_key: row for row in rows}
     return [
         ReadPrompt(row.prompt_key, row.family, row.prompt, row.reply, row.checks, row.stop_reason)
-        for row in rows
+        for row in newest.values()
     ]
 
 

@@ -20,7 +20,6 @@ STAGES = ("finetune", "sample", "align", "compare")
 KNOB_WORDS = {
     "limit": "demonstrations",
     "num_prompts": "prompts",
-    "num_ends_prompts": "prompts for endings",
     "num_text_tokens": "tokens of plain text",
 }
 

@@ -14,6 +14,8 @@ from amenable.apps.web import words
 if TYPE_CHECKING:
     from amenable.records.run import Run
 
+LONGEST_CELL = 60
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListArguments:
@@ -60,15 +62,21 @@ def list_runs(arguments: ListArguments, out: Out) -> dict[str, Any]:
                 run.status,
                 words.moment(run.created_at),
                 words.duration(run.seconds),
-                words.shorten(", ".join(run.inputs.values()), 50),
-                words.shorten(", ".join(run.outputs.values()), 50),
+                words.shorten(", ".join(run.inputs.values()), LONGEST_CELL),
+                words.shorten(_outcome(run), LONGEST_CELL),
             )
             for run in found
         ]
-        out.table(("Run", "Status", "Begun", " Took", "From", "Made"), rows)
+        out.table(("Run", "Status", "Begun", " Took", "From", "Made, or why not"), rows)
     else:
         out.say(f"Nothing was executed yet: {again('start', arguments.workspace)}")
     return {"runs": [as_json(run) for run in found]}
+
+
+def _outcome(run: "Run") -> str:
+    if run.status == "failed":
+        return run.error or ""
+    return ", ".join(run.outputs.values())
 
 
 def show(arguments: ShowArguments, out: Out) -> dict[str, Any]:
@@ -114,9 +122,11 @@ def _pairs(values: Any) -> str:
 
 def stop(arguments: StopArguments, out: Out) -> dict[str, Any]:
     from amenable.apps.cli.working import as_json
+    from amenable.pipeline.processes import is_alive
     from amenable.store import runs
 
     with existing(arguments.workspace) as workspace, workspace.database.write() as session:
+        runs.requeue_orphans(session, is_alive)  # a dead worker would never hear of it
         before = runs.get(session, arguments.run).status
         runs.request_stop(session, arguments.run)
         run = runs.get(session, arguments.run)
@@ -132,10 +142,13 @@ def stop(arguments: StopArguments, out: Out) -> dict[str, Any]:
 def resume(arguments: ResumeArguments, out: Out) -> dict[str, Any]:
     needs_training_packages()
     from amenable.apps.cli.working import as_json, see_through
-    from amenable.pipeline.stage import resume as queue_again
+    from amenable.pipeline.processes import is_alive
+    from amenable.store import runs
 
     with existing(arguments.workspace) as workspace:
-        queue_again(workspace, arguments.run)
+        with workspace.database.write() as session:
+            if arguments.run not in runs.requeue_orphans(session, is_alive):
+                runs.requeue(session, arguments.run)
         run = see_through(workspace, out, arguments.run)
     out.say(f"More on it: {again(f'runs show {run.id}', arguments.workspace)}")
     return as_json(run)

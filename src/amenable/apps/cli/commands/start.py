@@ -21,6 +21,7 @@ from amenable.apps.cli.options import (
 from amenable.apps.cli.out import Out
 from amenable.apps.cli.places import needs_training_packages, opened
 from amenable.models.catalogue import KNOWN_MODELS
+from amenable.records.errors import WorkspaceError
 
 if TYPE_CHECKING:
     from amenable.records.run import Run
@@ -46,11 +47,13 @@ class StartArguments:
 
 
 def run(arguments: StartArguments, out: Out) -> dict[str, Any]:
+    from amenable.pipeline.supervise import alone
+
     with opened(arguments.workspace) as workspace:
-        base = _base(workspace, arguments.base)
         if arguments.headless:
-            return _headless(workspace, arguments, base, out)
-        return _with_people(workspace, arguments, base, out)
+            return _headless(workspace, arguments, out)
+        with alone(workspace):
+            return _with_people(workspace, arguments, out)
 
 
 def _base(workspace: "Workspace", wanted: str | None) -> str:
@@ -70,13 +73,13 @@ def _prepare_run(workspace: "Workspace") -> "Run | None":
         return LoopState.of(session).step("prepare").run
 
 
-def _with_people(
-    workspace: "Workspace", arguments: StartArguments, base: str, out: Out
-) -> dict[str, Any]:
+def _with_people(workspace: "Workspace", arguments: StartArguments, out: Out) -> dict[str, Any]:
     from amenable.apps.cli.live import Watch
     from amenable.pipeline.supervise import check_port, supervise
 
     check_port(arguments.host, arguments.port)
+    _back_up(workspace, out)
+    base = _base(workspace, arguments.base)
     _fit(workspace, arguments, base, out)
     _begin(workspace, arguments, base, out)
     addresses: list[str] = []
@@ -89,6 +92,14 @@ def _with_people(
         supervise(workspace, arguments.host, arguments.port, say=out.say, on_ready=ready)
     out.say(f"Everything is kept. Go on with: {again('start', workspace.folder)}")
     return {"workspace": str(workspace.folder), "address": addresses[-1] if addresses else None}
+
+
+def _back_up(workspace: "Workspace", out: Out) -> None:
+    """A copy of the database; that there is none is said, and is no reason not to start."""
+    try:
+        workspace.back_up()
+    except (WorkspaceError, OSError) as error:
+        out.say(f"There is no new copy of the database: {error}")
 
 
 def _begin(workspace: "Workspace", arguments: StartArguments, base: str, out: Out) -> None:
@@ -169,11 +180,11 @@ class _NoPlanning(_Planning):
 
 @contextmanager
 def _planned(workspace: "Workspace", base: str) -> Generator[_Planning]:
-    from amenable.store import settings
+    from amenable.pipeline import costs
 
     with workspace.database.read() as session:
-        kept = settings.get(session, "plan", {})
-    is_needed = kept.get("model") != base and find_spec("torch") is not None
+        is_planned = costs.is_planned(session, base)
+    is_needed = not is_planned and find_spec("torch") is not None
     planning = _Planning(workspace, base) if is_needed else _NoPlanning(workspace, base)
     try:
         yield planning
@@ -181,10 +192,9 @@ def _planned(workspace: "Workspace", base: str) -> Generator[_Planning]:
         planning.end()
 
 
-def _headless(
-    workspace: "Workspace", arguments: StartArguments, base: str, out: Out
-) -> dict[str, Any]:
+def _headless(workspace: "Workspace", arguments: StartArguments, out: Out) -> dict[str, Any]:
     needs_training_packages()
+    base = _base(workspace, arguments.base)
     _refuse_unaccepted(workspace, arguments, base)
     from amenable.apps.cli.live import Watch
     from amenable.apps.cli.working import Left, hearing_ctrl_c, stages
@@ -195,6 +205,7 @@ def _headless(
         f"Stopped; what was done is kept. Go on with: {again('start --headless', workspace.folder)}"
     )
     with workspace.lock("worker"), hearing_ctrl_c(out) as leave:
+        _back_up(workspace, out)
         _fit(workspace, arguments, base, out)
         try:
             with Watch(workspace, out):

@@ -76,7 +76,7 @@ def align(arguments: AlignArguments, out: Out) -> dict[str, Any]:
     needs_training_packages()
     with existing(arguments.workspace) as workspace:
         _all_known(workspace, (arguments.model,))
-        _enough_judged(workspace)
+        _enough_judged(workspace, arguments.model)
         inputs = {"model": arguments.model, "comparisons": "improve"}
         run = _see_through(workspace, out, "align", inputs, arguments)
     return _new_version(run, out, arguments.workspace)
@@ -118,12 +118,15 @@ def _all_known(workspace: "Workspace", names: tuple[str, ...]) -> None:
                 library.model(session, name)
 
 
-def _enough_judged(workspace: "Workspace") -> None:
-    from amenable.feedback import tasks
+def _enough_judged(workspace: "Workspace", model: str) -> None:
+    """Only judgements on its own replies teach a version."""
+    from amenable.feedback.export import comparisons
     from amenable.pipeline.loop import ENOUGH_TO_IMPROVE
+    from amenable.store import library
 
     with workspace.database.read() as session:
-        judged = tasks.progress(session, "improve").done
+        sha256 = library.model(session, model).sha256
+        judged = len(comparisons(session, "improve", model_sha256=sha256))
     if judged < ENOUGH_TO_IMPROVE:
         raise ConfigError(
             "the number of judged pairs",

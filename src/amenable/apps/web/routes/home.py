@@ -65,7 +65,7 @@ def first_model(session: Session, view: loop_view.LoopView) -> KnownModel | None
 
 def _lead(session: Session, shop: Shop, view: loop_view.LoopView) -> str:
     """Once the loop is closed, what came of it; until then the next step speaks for itself."""
-    if not view.is_closed:
+    if not view.state.is_closed:
         return ""
     comparing = queries.newest_comparison(session, shop.workspace.runs)
     return comparing.result.headline.rstrip(".") + "." if comparing else ""
@@ -85,6 +85,13 @@ def begin(request: Request, shop: InShop, model: ModelName, is_accepted: Box = "
         loop.begin(session, config, base=known.name)
 
     shop.writer.submit(start_loop)
+    return go(request, "/")
+
+
+@router.post("/again")
+def again(request: Request, shop: InShop) -> Response:
+    """Another round of the loop: the newest version's replies are judged next."""
+    shop.writer.submit(loop.go_round_again)
     return go(request, "/")
 
 

@@ -13,9 +13,10 @@ from amenable.apps.web import loop_view, queries, words
 from amenable.apps.web.answers import go
 from amenable.apps.web.shop import InShop, Shop
 from amenable.feedback import export, tasks
-from amenable.feedback.tasks import PairView, Purpose, Submission
+from amenable.feedback.tasks import PairView, Pile, Purpose, Submission
 from amenable.pipeline import loop
 from amenable.pipeline.config import AlignConfig
+from amenable.pipeline.loop import LoopState
 
 router = APIRouter(prefix="/judge")
 
@@ -75,6 +76,7 @@ class Nothing:
     text: str
     link: str = "/"
     label: str = "Go to the loop"
+    is_post: bool = False
     can_improve: bool = False
 
 
@@ -82,8 +84,7 @@ class Nothing:
 def page(request: Request, shop: InShop, purpose: Where = None) -> HTMLResponse:
     if purpose is None:
         with shop.database.read() as session:
-            is_proof_open = queries.num_open_tasks(session, "proof") > 0
-        purpose = "proof" if is_proof_open else "improve"
+            purpose = "proof" if LoopState.of(session).proof.open else "improve"
     pair = _claim(shop, purpose)
     with shop.database.read() as session:
         return shop.page(
@@ -105,7 +106,9 @@ def submit(answer: Answer, request: Request, shop: InShop) -> JSONResponse:
 @router.post("/undo")
 def undo(wanted: Undo, request: Request, shop: InShop) -> JSONResponse:
     person_id = shop.person_id()
-    pair = shop.writer.submit(lambda session: tasks.undo_last(session, person_id, wanted.purpose))
+    pair = shop.writer.submit(
+        lambda session: tasks.undo_last(session, person_id, _pile(session, wanted.purpose))
+    )
     return _next(request, shop, wanted.purpose, pair or _claim(shop, wanted.purpose))
 
 
@@ -121,9 +124,23 @@ def improve(request: Request, shop: InShop) -> Response:
     return go(request, f"/runs/{run_id}")
 
 
+@router.post("/more")
+def more(request: Request, shop: InShop) -> Response:
+    run_id = shop.writer.submit(loop.draw_more)
+    return go(request, f"/runs/{run_id}")
+
+
 def _claim(shop: Shop, purpose: Purpose) -> PairView | None:
     person_id, now = shop.person_id(), datetime.now(UTC)
-    return shop.writer.submit(lambda session: tasks.claim_next(session, person_id, purpose, now))
+    return shop.writer.submit(
+        lambda session: tasks.claim_next(session, person_id, _pile(session, purpose), now)
+    )
+
+
+def _pile(session: Session, purpose: Purpose) -> Pile:
+    """Pairs of this round of the loop."""
+    state = LoopState.of(session)
+    return state.proof_pile if purpose == "proof" else state.judged_pile
 
 
 def _next(request: Request, shop: Shop, purpose: Purpose, pair: PairView | None) -> JSONResponse:
@@ -145,9 +162,9 @@ def _next(request: Request, shop: Shop, purpose: Purpose, pair: PairView | None)
 
 def _room(session: Session, purpose: Purpose, pair: PairView | None) -> dict[str, Any]:
     view = loop_view.loop_view(session)
-    done = tasks.progress(session, purpose)
+    done = view.state.proof if purpose == "proof" else view.state.judged
     improving = ImproveView(
-        is_open=purpose == "improve" and view.can_improve,
+        is_open=purpose == "improve" and view.state.can_improve,
         cost=queries.cost_words(session, "align", "compare") or "the time is measured as it runs",
     )
     return {
@@ -185,7 +202,7 @@ def _nothing(
         return Nothing(
             kind="finished",
             title="That was the last blind pair",
-            text="Your choices between version 1 and version 2 now stand in the report.",
+            text="The report is measured once more, with your choices between the two versions.",
             link="/report",
             label="See the report",
         )
@@ -201,16 +218,17 @@ def _nothing(
             kind="finished",
             title="No pair is waiting",
             text=view.next.text,
-            link=view.next.link or "/",
-            label=view.next.label or "Go to the loop",
+            link=view.next.link,
+            label=view.next.label,
+            is_post=view.next.is_post,
         )
     return Nothing(
         kind="empty",
         title="Here you will judge pairs of replies",
         text="Two replies to one prompt, models hidden, sides shuffled: you say which is better. "
         + (
-            "They are written as soon as the instruct model is trained."
-            if not view.policy_1
-            else "Version 1 is writing them now."
+            f"Version {view.state.number} is writing them now."
+            if view.parent
+            else "They are written as soon as the instruct model is trained."
         ),
     )

@@ -84,7 +84,12 @@ def run_view(run: Run) -> RunView:
 
 def _names(roles: Mapping[str, str]) -> str:
     """What went in or came out, in a few words; a role may hold several names, by commas."""
-    said = {"pairs": "{} pairs", "comparisons": "votes"}
+    said = {
+        "pairs": "{} pairs",
+        "comparisons": "votes",
+        "blind": "{} blind pairs",
+        "judged": "{} judged",
+    }
     texts = [said.get(role, "{}").format(name.replace(",", ", ")) for role, name in roles.items()]
     return ", ".join(texts) or "–"
 

@@ -2,13 +2,20 @@
 import { notice, place, send } from "./shell.js";
 
 const room = document.querySelector("[data-room]");
-const purpose = room.dataset.purpose;
-const PENDING = `amenable-pending-${purpose}`;
-const draftKey = (task) => `amenable-draft-${task}`;
+const { purpose, workspace } = room.dataset;
+// What is stored belongs to an address, and many workspaces are opened at one: each has its own
+// names. One entry an answer, so that two tabs cannot overwrite what the other still has to send.
+const PENDING = `amenable-pending-${workspace}-`;
+const draftKey = (task) => `amenable-draft-${workspace}-${task}`;
 const WAITS_MS = [500, 1000, 2000, 4000, 8000];
+const MOST_FAILURES = 5; // answers "something is wrong here" before it is left to a person
+const LONGEST_WAIT_MS = 60000; // longer than the server itself waits for its disk
+const REST_MS = 400; // a second U within this time is the same wish
 
 let shownAt = performance.now();
-let isSending = false;
+let restsUntil = 0;
+let isBusy = false; // one thing at a time: an answer on its way, an undo, a pair being fetched
+const stuck = new Map(); // answers that wait for a person's word, by their id
 
 const pair = () => room.querySelector("[data-pair]");
 const panel = () => room.querySelector("[data-panel]:not([hidden])");
@@ -19,10 +26,47 @@ function newId() {
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+// A browser may refuse to store, or hold what is broken: judging goes on without it.
+function keep(key, value) {
+  try {
+    localStorage.setItem(key, JSON.stringify(value));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function kept(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key) ?? "null");
+  } catch {
+    return null;
+  }
+}
+
+function allPending() {
+  const keys = Object.keys(localStorage).filter((key) => key.startsWith(PENDING));
+  const found = keys.map(kept).filter((each) => each?.answer?.submission_id);
+  return found.sort((one, other) => one.since - other.since);
+}
+
+// The server refuses what a page of another workspace sends: the same address may have changed hands.
+async function post(path, body) {
+  const reply = await send(path, body, {
+    headers: {
+      "content-type": "application/json",
+      accept: "application/json",
+      "x-amenable-workspace": workspace,
+    },
+    signal: AbortSignal.timeout(LONGEST_WAIT_MS),
+  });
+  return reply.json();
+}
+
 // One answer, one id: however often it is sent, it is kept once.
 async function submit(choice, more = {}) {
   const now = pair();
-  if (!now || isSending) return;
+  if (!now || isBusy || mustFirstSettle(now.dataset.task)) return;
   const answer = {
     submission_id: newId(),
     task_id: Number(now.dataset.task),
@@ -32,58 +76,109 @@ async function submit(choice, more = {}) {
     seconds_spent: Math.min(86400, Math.round(performance.now() - shownAt) / 1000),
     ...more,
   };
-  localStorage.setItem(PENDING, JSON.stringify(answer));
-  if (await deliver(answer)) localStorage.removeItem(draftKey(answer.task_id));
+  const entry = { answer, since: Date.now(), failures: 0 };
+  entry.isStored = keep(PENDING + answer.submission_id, entry);
+  await alone(() => deliver(entry));
 }
 
-async function deliver(answer) {
-  isSending = true;
+async function alone(deed) {
+  if (isBusy) return;
+  isBusy = true;
   try {
-    for (let attempt = 0; ; attempt += 1) {
-      try {
-        const reply = await send("/judge/submissions", answer);
-        localStorage.removeItem(PENDING);
-        lost(false);
-        show(await reply.json(), "arriving");
-        return true;
-      } catch (error) {
-        if (error.status === 409 || error.status === 422 || error.status === 400 || error.status === 404) {
-          localStorage.removeItem(PENDING);
-          lost(false);
-          notice(error.message, { wrong: true });
-          await refresh();
-          return false;
-        }
-        if (error.status === 401) {
-          notice("This browser is no longer let in. Open the link from the terminal; your answer waits here.", { wrong: true });
-          return false;
-        }
-        lost(true); // no answer, or the server is in trouble: the same answer again, a little later
-        await sleep(WAITS_MS[Math.min(attempt, WAITS_MS.length - 1)]);
-      }
-    }
+    await deed();
+  } catch (error) {
+    notice(error.message, { wrong: true });
   } finally {
-    isSending = false;
+    isBusy = false;
   }
+}
+
+// Sends an answer until it is kept, or until a person has to say what becomes of it.
+async function deliver(entry) {
+  const key = PENDING + entry.answer.submission_id;
+  stuck.delete(entry.answer.submission_id);
+  for (let attempt = 0; ; attempt += 1) {
+    if (entry.isStored && !kept(key)) {
+      settled(entry); // another tab has sent or discarded it
+      return refresh();
+    }
+    let news;
+    try {
+      news = await post("/judge/submissions", entry.answer);
+    } catch (error) {
+      if (error.status === 404 || error.status === 409) {
+        settled(entry); // the pair is judged or gone: sending it again cannot change that
+        notice(error.message, { wrong: true });
+        return refresh();
+      }
+      if (error.status) entry.failures += 1;
+      if (kept(key)) keep(key, entry); // unless another tab has sent or discarded it meanwhile
+      if (error.status < 500 || entry.failures >= MOST_FAILURES) return hold(entry, error);
+      say(error.status ? error.message : "Amenable does not answer.", "Trying again; you lose nothing.");
+      await sleep(WAITS_MS[Math.min(attempt, WAITS_MS.length - 1)]);
+      continue;
+    }
+    settled(entry);
+    localStorage.removeItem(draftKey(entry.answer.task_id));
+    if (entry.answer.purpose === purpose) show(news, "arriving");
+    return;
+  }
+}
+
+function settled(entry) {
+  localStorage.removeItem(PENDING + entry.answer.submission_id);
+  stuck.delete(entry.answer.submission_id);
+  tell();
+}
+
+function hold(entry, error) {
+  entry.message =
+    { 401: "This browser is no longer let in. Open the link from the terminal.",
+      412: "Another workspace is open at this address now." }[error.status] ?? error.message;
+  stuck.set(entry.answer.submission_id, entry);
+  tell();
+}
+
+// The newest answer that waits for a person's word, or nothing.
+function tell() {
+  const entry = [...stuck.values()].at(-1);
+  const wait = stuck.size > 1 ? `${stuck.size} answers wait in this browser.` : "Your answer waits in this browser.";
+  if (entry) say(entry.message, wait, { isHeld: true });
+  else document.querySelector("[data-lost]").hidden = true;
+}
+
+function say(what, then, { isHeld = false } = {}) {
+  document.querySelector("[data-lost-says]").textContent = `Not kept yet: ${what} ${then}`;
+  document.querySelector("[data-again]").hidden = !isHeld;
+  document.querySelector("[data-discard]").hidden = !isHeld;
+  document.querySelector("[data-lost]").hidden = false;
+}
+
+function mustFirstSettle(task) {
+  const waits = [...stuck.values()].some((entry) => String(entry.answer.task_id) === task);
+  if (waits) notice("Your answer to this pair is not kept yet: try again, or discard it.", { wrong: true });
+  return waits;
+}
+
+async function sendAgain() {
+  for (const entry of [...stuck.values()]) await deliver(entry);
+}
+
+async function discard() {
+  for (const entry of [...stuck.values()]) settled(entry);
+  await refresh();
 }
 
 async function refresh() {
-  const reply = await send("/judge/next", { purpose });
-  show(await reply.json(), "arriving");
+  show(await post("/judge/next", { purpose }), "arriving");
 }
 
 async function undo() {
-  if (isSending) return;
-  try {
-    const reply = await send("/judge/undo", { purpose });
-    show(await reply.json(), "returning");
-  } catch (error) {
-    notice(error.message, { wrong: true });
-  }
-}
-
-function lost(is) {
-  document.querySelector("[data-lost]").hidden = !is;
+  if (performance.now() < restsUntil || mustFirstSettle(pair()?.dataset.task)) return;
+  await alone(async () => {
+    show(await post("/judge/undo", { purpose }), "returning");
+    restsUntil = performance.now() + REST_MS;
+  });
 }
 
 function show(news, how) {
@@ -104,7 +199,7 @@ function open(name) {
   if (!now) return;
   for (const each of now.querySelectorAll("[data-panel]")) each.hidden = each.dataset.panel !== name;
   now.classList.add("opened");
-  const draft = name === "mend" && JSON.parse(localStorage.getItem(draftKey(now.dataset.task)) ?? "null");
+  const draft = name === "mend" && kept(draftKey(now.dataset.task));
   if (draft) take(draft.side, draft.text);
   panel()?.scrollIntoView({ block: "nearest" });
 }
@@ -155,7 +250,7 @@ room.addEventListener("submit", (event) => {
 room.addEventListener("input", (event) => {
   if (!event.target.matches("[data-mend-box] textarea")) return;
   const draft = { side: event.target.dataset.side, text: event.target.value };
-  localStorage.setItem(draftKey(pair().dataset.task), JSON.stringify(draft));
+  keep(draftKey(pair().dataset.task), draft);
 });
 
 const ROOM_KEYS = {
@@ -196,6 +291,10 @@ document.addEventListener("keydown", (event) => {
   deed();
 });
 
-// An answer that never arrived, because this page or the server went away: send it first.
-const pending = localStorage.getItem(PENDING);
-if (pending) deliver(JSON.parse(pending));
+document.querySelector("[data-again]").addEventListener("click", () => alone(sendAgain));
+document.querySelector("[data-discard]").addEventListener("click", () => alone(discard));
+
+// Answers that never arrived, because a page or the server went away: send them first.
+alone(async () => {
+  for (const entry of allPending()) await deliver({ ...entry, isStored: true });
+});

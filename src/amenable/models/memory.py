@@ -1,0 +1,16 @@
+"""Free memory handed back to the system: a long run need not hold what it once used."""
+
+import ctypes
+import sys
+
+
+def give_back() -> None:
+    """Do it now; costs about a tenth of a second after a training step.
+
+    glibc keeps freed blocks that lie between used ones, and batches of ever new lengths fit few of
+    them: finetuning grew by 0.1 GB a step. Other systems' allocators are left to themselves.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)

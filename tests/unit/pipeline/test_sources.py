@@ -1,0 +1,84 @@
+"""Which data sets the loop may be told to use: what they hold is looked at before a run fails."""
+
+import pytest
+
+from amenable.pipeline.sources import STARTER_DEMONSTRATIONS, STARTER_PROMPTS, Sources
+from amenable.records.errors import DataError, NotFoundError
+from amenable.store import library
+from amenable.store.database import Database
+from amenable.store.library import DatasetEntry
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    """Of each type one set of two rows, the second one sealed; and some sealed otherwise."""
+    sets = {
+        "chats": ("conversation", [1]),
+        "asked": ("prompt", [1]),
+        "pairs": ("preference", [1]),
+        "plain": ("text", [1]),
+        "open": ("prompt", []),
+        "open-too": ("prompt", []),
+        "shut": ("prompt", [0, 1]),
+        "shut-chats": ("conversation", [0, 1]),
+    }
+    with database.write() as session:
+        for name, (kind, exam) in sets.items():
+            entry = DatasetEntry(name=name, sha256=name, kind=kind, source="a test")
+            library.add_dataset(session, entry, [{"type": kind}] * 2, exam_positions=exam)
+    return database
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        Sources(),  # the starter set, also before it is installed
+        Sources(demonstrations=("chats",), prompts=("asked",)),
+        Sources(demonstrations=("chats", STARTER_DEMONSTRATIONS), prompts=("asked", "open")),
+        Sources(prompts=(STARTER_PROMPTS, "asked")),
+    ],
+)
+def test_what_fits_is_kept(filled: Database, sources: Sources):
+    with filled.write() as session:
+        sources.keep(session)
+        assert Sources.of(session) == sources
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (
+            Sources(demonstrations=("asked",)),
+            "'asked' holds prompts, where demonstrations are needed.",
+        ),
+        (Sources(prompts=("chats",)), "'chats' holds demonstrations, where prompts are needed."),
+        (
+            Sources(demonstrations=("chats", "pairs")),
+            "'pairs' holds preference pairs, where demonstrations are needed.",
+        ),
+        (Sources(prompts=("plain",)), "'plain' holds plain text, where prompts are needed."),
+        (
+            Sources(prompts=(STARTER_DEMONSTRATIONS,)),
+            "'starter-demonstrations' holds demonstrations, where prompts are needed.",
+        ),
+        (Sources(prompts=("shut",)), "Every row of 'shut' is sealed to measure with"),
+        (Sources(demonstrations=("shut-chats",)), "Every row of 'shut-chats' is sealed"),
+        (Sources(prompts=("open",)), "'open' has no sealed rows, so nothing could be measured"),
+        (Sources(prompts=("open", "open-too")), "'open' and 'open-too' have no sealed rows"),
+        (Sources(prompts=()), "Name at least one set"),
+    ],
+)
+def test_what_does_not_fit_is_named_in_one_line_and_not_kept(
+    filled: Database, sources: Sources, said: str
+):
+    with filled.write() as session:
+        with pytest.raises(DataError) as caught:
+            sources.keep(session)
+        assert str(caught.value).startswith(said)
+        assert "\n" not in str(caught.value)
+        assert Sources.of(session) == Sources()
+
+
+def test_an_unknown_set_is_answered_with_the_known_ones(filled: Database):
+    with filled.write() as session, pytest.raises(NotFoundError, match=r"'ghost'.*chats"):
+        Sources(prompts=("ghost",)).keep(session)
