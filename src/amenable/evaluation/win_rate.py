@@ -3,17 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from amenable.evaluation.contrasts import Contrast
 from amenable.evaluation.graders.constraints import is_met, words
 from amenable.evaluation.metrics import METRICS
 from amenable.evaluation.model_spec import ModelSpec, first_base
-from amenable.evaluation.paired import mean_difference, measured_mean
 from amenable.evaluation.rows import FEW_PROMPTS, metric_row
 from amenable.evaluation.task import EvaluationPrompt
 from amenable.feedback.simulated import SeenReply, preference
-from amenable.records.measurement import Row
+from amenable.records.measurement import Difference, Measured, Row
 from amenable.records.sample import Sample
-from amenable.records.seeds import seed_for
+from amenable.stats.intervals import wilson
+from amenable.stats.significance import sign_test
 
 RULE_JUDGE = (
     "Judged by a rule, not by people: more checks met wins, then a clean ending, then less "
@@ -76,8 +75,11 @@ def rule_row(
     return row and replace(row, note=RULE_JUDGE)
 
 
-def people_row(choices: Sequence[BlindChoice], before: str, after: str, seed: int) -> Row | None:
-    """How often people preferred the later version; choices on one prompt count together."""
+def people_row(choices: Sequence[BlindChoice], before: str, after: str) -> Row | None:
+    """How often people preferred the later version; choices on one prompt count together.
+
+    They are few: Wilson's interval and the exact sign test hold for any number of them.
+    """
     found = [choice for choice in choices if set(choice.models) == {before, after}]
     by_prompt: dict[str, list[float]] = {}
     for choice in found:
@@ -86,11 +88,17 @@ def people_row(choices: Sequence[BlindChoice], before: str, after: str, seed: in
     if len(by_prompt) < FEW_PROMPTS:
         return None
     marks = {key: sum(points) / len(points) for key, points in by_prompt.items()}
-    mirrored = {key: 1 - points for key, points in marks.items()}
-    metric, draws = METRICS["win_rate_by_people"], seed_for(seed, "win_rate_by_people")
-    even = dict.fromkeys(marks, 0.5)
+    share = wilson(sum(marks.values()), len(marks))
+    metric = METRICS["win_rate_by_people"]
     # Against one half: the other's share is what is left, so their gap would count it twice.
-    difference = mean_difference(Contrast(after, before), marks, even, draws)
+    difference = Difference(
+        model=after,
+        against=before,
+        value=share.estimate - 0.5,
+        low=share.low - 0.5,
+        high=share.high - 0.5,
+        p=sign_test([mark - 0.5 for mark in marks.values()]),
+    )
     who = "simulated people" if any(choice.is_simulated for choice in found) else "people"
     return Row(
         aspect=metric.aspect,
@@ -98,8 +106,8 @@ def people_row(choices: Sequence[BlindChoice], before: str, after: str, seed: in
         unit=metric.unit,
         n=len(marks),
         values={
-            before: measured_mean(mirrored, draws),
-            after: measured_mean(marks, draws),
+            before: Measured(value=1 - share.estimate, low=1 - share.high, high=1 - share.low),
+            after: Measured(value=share.estimate, low=share.low, high=share.high),
         },
         differences=(difference,),
         better=metric.better,

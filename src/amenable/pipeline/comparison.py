@@ -111,7 +111,7 @@ def compare_models(
     rows += perplexity_rows(texts, specs, seed)
     rows += [
         row
-        for row in (rule_row(prompts, replies, specs, seed), _people(specs, material.votes, seed))
+        for row in (rule_row(prompts, replies, specs, seed), _people(specs, material.votes))
         if row is not None
     ]
     rows.sort(key=lambda row: ASPECTS.index(row.aspect))
@@ -195,12 +195,12 @@ def _rows(marks: ScoresByModel, specs: Sequence[ModelSpec], seed: int) -> list[R
     return [*score_rows(marks, specs, seed), *family_rows(marks, specs, seed)]
 
 
-def _people(specs: Sequence[ModelSpec], votes: Votes, seed: int) -> Row | None:
+def _people(specs: Sequence[ModelSpec], votes: Votes) -> Row | None:
     versions = _two_versions(specs)
     if versions is None:
         return None
     before, after = versions
-    return people_row(votes.choices, before.name, after.name, seed)
+    return people_row(votes.choices, before.name, after.name)
 
 
 def _two_versions(specs: Sequence[ModelSpec]) -> tuple[ModelSpec, ModelSpec] | None:

@@ -33,10 +33,12 @@ class Interval:
         return not self.low <= value <= self.high
 
 
-def wilson(successes: int, trials: int, *, level: float = 0.95) -> Interval:
+def wilson(successes: float, trials: int, *, level: float = 0.95) -> Interval:
     """A share of yes and no; honest for few trials and near 0 and 1, where the usual one is not.
 
-    Wilson (1927): the shares p for which the observed one is no surprise under p.
+    Wilson (1927): the shares p for which the observed one is no surprise under p. A tie may count
+    as half a success: marks between 0 and 1 vary less than yes and no, so the interval is wide
+    enough for them.
     """
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} of {trials} is no share")

@@ -104,7 +104,7 @@ def choice(key: str, preferred: str | None, *, is_simulated: bool = False) -> Bl
 def test_people_choose_between_versions():
     choices = [choice("a", "v2"), choice("b", "v2"), choice("c", None), choice("d", "v1")]
 
-    row = people_row(choices, "v1", "v2", seed=1)
+    row = people_row(choices, "v1", "v2")
 
     assert row is not None
     assert (row.n, row.values["v2"].value, row.values["v1"].value) == (4, 0.625, 0.375)
@@ -117,7 +117,7 @@ def test_simulated_people_are_named_and_other_models_pairs_left_out():
     other = BlindChoice(key="z", models=("v1", "v9"), preferred="v1", is_simulated=False)
     choices = [choice("a", "v2", is_simulated=True), choice("b", "v1"), other]
 
-    row = people_row(choices, "v1", "v2", seed=1)
+    row = people_row(choices, "v1", "v2")
 
     assert row is not None
     assert "2 choices of simulated people" in row.note
@@ -126,11 +126,21 @@ def test_simulated_people_are_named_and_other_models_pairs_left_out():
 def test_two_choices_on_one_prompt_count_as_one_prompt():
     choices = [choice("a", "v2"), choice("a", "v1"), choice("b", "v2")]
 
-    row = people_row(choices, "v1", "v2", seed=1)
+    row = people_row(choices, "v1", "v2")
 
     assert row is not None
     assert (row.n, row.values["v2"].value) == (2, 0.75)
 
 
+def test_three_wins_of_three_are_no_proof():
+    row = people_row([choice(key, "v2") for key in "abc"], "v1", "v2")
+
+    assert row is not None
+    (difference,) = row.differences
+    assert difference.p == pytest.approx(0.25)  # by hand: 2 / 2^3
+    assert difference.could_be_chance
+    assert difference.low < 0 < difference.high
+
+
 def test_too_few_choices_make_no_row():
-    assert people_row([choice("a", "v2")], "v1", "v2", seed=1) is None
+    assert people_row([choice("a", "v2")], "v1", "v2") is None

@@ -116,7 +116,7 @@ def test_all_metrics_of_the_comparison_are_there():
         "constraints_met/plan", "constraints_met/code",
     }  # fmt: skip
     assert row(found, "win_rate").values["base"].value == 0.5
-    assert row(found, "ends_by_itself").n == 12
+    assert row(found, "ends_by_itself").n == 24
     assert row(found, "keeps_to_the_last_turn").n == 8
     assert "base (helped)" not in row(found, "perplexity").values
 

@@ -155,3 +155,8 @@ def test_holm_keeps_the_order_and_never_makes_a_question_surer(p_values: list[fl
     assert all(before <= after <= 1 for before, after in zip(p_values, adjusted, strict=True))
     order = sorted(range(len(p_values)), key=lambda n: p_values[n])
     assert [adjusted[n] for n in order] == sorted(adjusted)
+
+
+def test_few_prompts_are_never_surer_than_their_signs():
+    pairs = [Pair(key, 0.0, 1.0) for key in "abc"] + [Pair("d", 1.0, 1.0)]
+    assert paired_bootstrap(pairs, seed=1).p_value >= 0.25
