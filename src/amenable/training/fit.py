@@ -69,7 +69,6 @@ def fit(
             progress.step, len(plan), peak=knobs.learning_rate, warmup_share=knobs.warmup_share
         )
         metrics = update.take(step, rate, knobs.max_grad_norm)
-        give_back()
         tokens = sum(method.num_tokens(microbatch) for microbatch in step)
         progress = progress.after(tokens=tokens, seconds=time.monotonic() - began)
         on_step(progress, len(plan), metrics)
@@ -77,6 +76,7 @@ def fit(
         is_due = time.monotonic() - last_saved > knobs.checkpoint_seconds
         if stops or is_due or progress.step == len(plan):
             save_checkpoint(keeping.folder, progress, weights.state(), keeping.key)
+            give_back()
             last_saved = time.monotonic()
         if stops:
             break
