@@ -16,12 +16,15 @@ from amenable.chat.encode import Encoder, TokenRow
 from amenable.generation.engine import Request, TokenPiece, never
 from amenable.generation.sampling import next_token
 from amenable.models.head import apply_markers
+from amenable.models.memory import give_back
 from amenable.models.policy import Policy
 from amenable.records.conversation import Conversation
 from amenable.records.errors import ConfigError, NotFoundError
 from amenable.records.sample import ModelRef, Sample, StopReason
 
 ROWS_AT_ONCE = 48
+LETTERS_AT_ONCE = 64_000
+"""Of prompts, padding included: long ones go few at a time, for attention grows with the square."""
 REPLACEMENT = "\ufffd"  # half a character, still to be completed
 
 
@@ -167,6 +170,24 @@ class _Decoding:
         self.rows = []
 
 
+def _num_letters(request: Request) -> int:
+    return sum(len(message.text) for message in request.prompt.messages)
+
+
+def _num_at_once(letters: Sequence[int]) -> int:
+    """How many of these prompts, shortest first, make one batch; at least one.
+
+    >>> _num_at_once([100] * 60), _num_at_once([10_000, 20_000, 30_000]), _num_at_once([90_000])
+    (48, 2, 1)
+    """
+    fit = [
+        num
+        for num, longest in enumerate(letters[:ROWS_AT_ONCE], start=1)
+        if num * longest <= LETTERS_AT_ONCE
+    ]
+    return max(fit, default=1)
+
+
 class LocalEngine:
     """Steps of different callers take turns, so that two streams advance side by side."""
 
@@ -227,6 +248,7 @@ class LocalEngine:
                     samples[row.position] = row.sample(speaker.ref)
                     if on_sample:
                         on_sample(row.position, samples[row.position])
+            give_back()
         return [samples[position] for position in range(len(requests))]
 
     def _groups(
@@ -236,9 +258,11 @@ class LocalEngine:
         for name in dict.fromkeys(request.model for request in requests):
             speaker = self.speaker(name)
             mine = [(at, request) for at, request in enumerate(requests) if request.model == name]
-            mine.sort(key=lambda each: sum(len(m.text) for m in each[1].prompt.messages))
-            for start in range(0, len(mine), ROWS_AT_ONCE):
-                yield speaker, mine[start : start + ROWS_AT_ONCE]
+            mine.sort(key=lambda each: _num_letters(each[1]))
+            while mine:
+                num = _num_at_once([_num_letters(request) for _, request in mine])
+                yield speaker, mine[:num]
+                mine = mine[num:]
 
     def stream(
         self, request: Request, is_cancelled: Callable[[], bool] = never

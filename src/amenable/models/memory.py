@@ -5,7 +5,7 @@ import sys
 
 
 def give_back() -> None:
-    """Do it now and then: after every training step, taking it anew cost 15 % of the time.
+    """Do it now and then: what is given back and needed again has to be cleared first.
 
     glibc keeps freed blocks that lie between used ones, and batches of ever new lengths fit few of
     them: finetuning grew by 0.1 GB a step. Other systems' allocators are left to themselves.

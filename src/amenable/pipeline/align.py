@@ -10,10 +10,18 @@ from amenable.chat.encode import Encoder
 from amenable.feedback import export
 from amenable.models.policy import Policy
 from amenable.pipeline.config import AlignConfig
-from amenable.pipeline.engines import family_form
-from amenable.pipeline.finetune import CHECKPOINT, LEARNER, Lineage, keep_policy, on_step
+from amenable.pipeline.engines import check_base, family_form
+from amenable.pipeline.finetune import (
+    CHECKPOINT,
+    LEARNER,
+    Lineage,
+    keep_policy,
+    kept_before,
+    on_step,
+)
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch
+from amenable.pipeline.sources import asks_any, sealed_prompts
 from amenable.pipeline.stage import Context
 from amenable.records.errors import DataError, ModelError
 from amenable.records.judgement import Comparison, Judged, Preference
@@ -43,6 +51,13 @@ def align(context: Context) -> dict[str, str]:
             )
         base = library.model(session, parent.base)
         comparisons = _comparisons(context, session, parent)
+    counts = {
+        "judged": str(len(comparisons)),
+        "comparisons": str(sum(teaches(each) for each in comparisons)),
+    }
+    if (kept := kept_before(context)) is not None:
+        return {"model": kept, **counts}
+    check_base(Policy.read_info(context.workspace.folder / parent.folder), parent.name, base)
     policy = Policy.load(context.workspace.folder / base.folder)
     encoder = policy.encoder(family_form(context.workspace.folder / base.folder))
     # The learner starts as a copy of its parent, which stays as it is: the reference.
@@ -80,11 +95,7 @@ def align(context: Context) -> dict[str, str]:
         number=int(parent.info.get("version", 1)) + 1,
         is_simulated=any(each.is_simulated for each in comparisons),
     )
-    return {
-        "model": keep_policy(context, policy, lineage),
-        "judged": str(len(comparisons)),
-        "comparisons": str(sum(teaches(each) for each in comparisons)),
-    }
+    return {"model": keep_policy(context, policy, lineage), **counts}
 
 
 def _comparisons(context: Context, session: Session, parent: ModelRow) -> list[export.JudgedPair]:
@@ -94,7 +105,9 @@ def _comparisons(context: Context, session: Session, parent: ModelRow) -> list[e
     """
     path = context.folder / JUDGEMENTS
     if not path.is_file():
-        return export.comparisons(session, "improve", model_sha256=parent.sha256)
+        sealed = sealed_prompts(session)
+        found = export.comparisons(session, "improve", model_sha256=parent.sha256)
+        return [each for each in found if not asks_any(each.prompt, sealed)]
     ids = json.loads(path.read_text(encoding="utf-8"))
     return export.comparisons(session, "improve", judgement_ids=ids)
 

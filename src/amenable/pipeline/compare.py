@@ -9,7 +9,7 @@ from amenable.datasets.examples import TextExample
 from amenable.evaluation.model_spec import ModelSpec
 from amenable.evaluation.perplexity import TextLogProb
 from amenable.evaluation.task import EvaluationPrompt
-from amenable.generation.engine import Engine
+from amenable.generation.engine import Engine, Request
 from amenable.generation.remote import UNKNOWN_SHA256
 from amenable.pipeline import compare_sources as sources
 from amenable.pipeline.comparison import Material, Votes, Watch, compare_models
@@ -32,6 +32,7 @@ class ReadingEngine(Engine, Protocol):
     """An engine that also says how likely plain texts are; an empty list if it cannot tell."""
 
     def text_log_probs(self, model: str, texts: Sequence[str]) -> list[tuple[float, int]]: ...
+    def fits(self, request: Request) -> bool: ...
     def close(self) -> None: ...
 
 
@@ -52,7 +53,7 @@ def compare(context: Context, open_engine: OpenEngine = HouseAndGuests) -> dict[
         specs = sources.specs_of(session, names)
     texts = sources.plain_texts(config.num_text_tokens)
     with closing(open_engine(context.workspace, [spec.name for spec in specs])) as engine:
-        material = _material(context, config, specs, lambda model: _read(engine, model, texts))
+        material = _material(context, config, specs, engine, texts)
         result = compare_models(engine, specs, material, config, _watch(context))
     write_whole(context.folder / RESULT_FILE, to_json(result))
     write_report(context.folder)
@@ -63,7 +64,8 @@ def _material(
     context: Context,
     config: CompareConfig,
     specs: Sequence[ModelSpec],
-    text_log_probs: Callable[[str], Sequence[TextLogProb]],
+    engine: ReadingEngine,
+    texts: Sequence[TextExample],
 ) -> Material:
     with context.workspace.database.read() as session:
         found = sources.prompts_of(session)
@@ -72,11 +74,14 @@ def _material(
         taught = sources.kinds_taught(session) if is_trained_here else set[str]()
         choices = sources.blind_choices(session, specs)
         num_judged = sources.num_pairs_learned(session, specs)
+    prompts = [each for each in found.prompts if _fits(engine, specs, each, config.max_new_tokens)]
+    num_left_out = len(found.prompts) - len(prompts)
+    left_out = f"; {num_left_out} too long for one of the models were left out"
     settings = Settings(
         measured_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         seed=context.run.seed,
-        num_prompts=min(config.num_prompts or len(found.prompts), len(found.prompts)),
-        prompts_origin=found.origin,
+        num_prompts=min(config.num_prompts or len(prompts), len(prompts)),
+        prompts_origin=found.origin + (left_out if num_left_out else ""),
         prompts_licence=found.licence,
         texts_origin="plain text of the starter set, written for Amenable (CC0-1.0)",
         decoding={
@@ -91,11 +96,22 @@ def _material(
     )
     is_simulated = any(each.is_simulated for each in (*specs, *choices))
     return Material(
-        prompts=found.prompts,
-        text_log_probs=text_log_probs,
+        prompts=prompts,
+        text_log_probs=lambda model: _read(engine, model, texts),
         settings=settings,
         votes=Votes(num_judged=num_judged, choices=choices, is_simulated=is_simulated),
         training=sources.training_of(context.workspace, specs),
+    )
+
+
+def _fits(
+    engine: ReadingEngine, specs: Sequence[ModelSpec], prompt: EvaluationPrompt, num_new: int
+) -> bool:
+    """For all models, since each is marked on the same prompts."""
+    settings = SamplingSettings(max_new_tokens=num_new)
+    return all(
+        engine.fits(Request(prompt=prompt.conversation, model=spec.name, settings=settings))
+        for spec in specs
     )
 
 

@@ -100,7 +100,7 @@ class EngineRoom:
         adapter = None
         if _is_adapter(self._folder(row)) and row.base is not None:
             base = _row(rows, row.base)
-            _check_base(Policy.read_info(self._folder(row)), row.name, base)
+            check_base(Policy.read_info(self._folder(row)), row.name, base)
             policy = self._policy(base)
             adapter = _adapter_name(row)
             if adapter not in policy.adapters.shapes:
@@ -138,7 +138,7 @@ def _adapter_name(row: ModelRow) -> str:
     return f"{row.name} ({row.sha256[:12]})"
 
 
-def _check_base(info: Mapping[str, object], name: str, base: ModelRow) -> None:
+def check_base(info: Mapping[str, object], name: str, base: ModelRow) -> None:
     """Another base of the same shapes would take the adapter without a word, and speak badly."""
     if info.get("base_sha256", base.sha256) != base.sha256:
         raise ModelError(

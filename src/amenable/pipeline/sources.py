@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from amenable.datasets.examples import ConversationExample, PromptExample
 from amenable.feedback import export
+from amenable.records.conversation import Conversation, Message
 from amenable.records.errors import DataError, NotFoundError
 from amenable.starter import load as starter
 from amenable.starter.load import STARTER_LICENCE, fingerprint
@@ -133,14 +134,44 @@ def training_conversations(session: Session) -> list[ConversationExample]:
         ConversationExample(conversation=each.conversation, family=each.family)
         for each in export.mended_demonstrations(session)
     ]
+    sealed = sealed_prompts(session)
+    found = [each for each in found if not asks_any(each.conversation, sealed)]
     if not found:
         raise DataError("There is no demonstration to learn from. Import some on the Data page.")
     return found
 
 
 def feedback_prompts(session: Session) -> list[PromptExample]:
-    """What people judge replies to; sealed prompts are left out."""
-    return _prompts(session, exam=False)
+    """What people judge replies to; sealed prompts are left out, also where they stand twice."""
+    sealed = sealed_prompts(session)
+    return [
+        each for each in _prompts(session, exam=False) if not asks_any(each.conversation, sealed)
+    ]
+
+
+def sealed_prompts(session: Session) -> frozenset[Conversation]:
+    return frozenset(_plain(each.conversation) for each in exam_prompts(session))
+
+
+def asks_any(conversation: Conversation, sealed: frozenset[Conversation]) -> bool:
+    """Whether it says what a sealed prompt says, up to any turn: then it would teach the exam.
+
+    >>> chat = Conversation.of(("user", "Hi"), ("assistant", "Hello."), ("user", "And now?"))
+    >>> asks_any(chat, frozenset([Conversation.of(("user", "hi"))]))
+    True
+    """
+    turns = _plain(conversation).messages
+    return any(Conversation(turns[:end]) in sealed for end in range(1, len(turns) + 1))
+
+
+def _plain(conversation: Conversation) -> Conversation:
+    """Without what makes no difference to a reader: case and runs of white space."""
+    return Conversation(
+        tuple(
+            Message(each.role, " ".join(each.text.casefold().split()))
+            for each in conversation.messages
+        )
+    )
 
 
 def exam_prompts(session: Session) -> list[PromptExample]:

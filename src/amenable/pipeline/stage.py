@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 import psutil
 
+from amenable.models.memory import give_back
 from amenable.pipeline.processes import process_name
 from amenable.pipeline.progress import RunLog
 from amenable.records.errors import AmenableError, NotFoundError, WorkspaceError
@@ -99,6 +100,7 @@ def execute(
             end = RunEnd(status="failed", error=_one_line(workspace, run_id, error))
     # A network and its hooks hold each other: without this, one stage's model stays for the next.
     gc.collect()
+    give_back()
     finished = _record(workspace, run_id, worker, _measured(end, pulse, run), should_leave)
     if interrupt is not None:
         raise interrupt

@@ -8,7 +8,7 @@ HOUR = Costs(finetune=1200, sample=600, align=600, compare=1200)
 def test_knobs_are_told_in_words():
     assert fitted_words(fit(HOUR, 30, WHOLE)) == (
         "To fit (about 30 minutes): finetune: 300 demonstrations; sample: 100 prompts; compare: "
-        "75 prompts, 60 prompts for endings, 10,000 tokens of plain text. "
+        "75 prompts, 10,000 tokens of plain text. "
         "amenable start --minutes does that."
     )
 

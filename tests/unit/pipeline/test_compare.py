@@ -244,6 +244,7 @@ class ReadingScript(ScriptedEngine):
         super().__init__({name: REPLIES["v1" if name == "one" else "base"] for name in names})
         self.num_asked = 0
         self.is_closed = False
+        self.most_turns = 99
         self._on_request = on_request
 
     def stream(
@@ -258,6 +259,9 @@ class ReadingScript(ScriptedEngine):
 
     def close(self) -> None:
         self.is_closed = True
+
+    def fits(self, request: Request) -> bool:
+        return len(request.prompt.messages) < self.most_turns
 
 
 @pytest.fixture
@@ -341,6 +345,17 @@ def test_the_stage_leaves_result_and_report_and_samples(library_of_two: Workspac
     assert "<svg" in (folder / "report.html").read_text()
     with library_of_two.database.read() as session:
         assert len(samples_of(session, run_id)) == 3 * 18
+
+
+def test_prompts_that_are_too_long_are_left_out_and_counted(library_of_two: Workspace):
+    run_id = queue(library_of_two)
+    engine = ReadingScript(NAMES)
+    engine.most_turns = 2
+
+    run_it(library_of_two, run_id, engine)
+
+    result = json.loads((library_of_two.run_folder(run_id) / "result.json").read_text())
+    assert "too long for one of the models were left out" in result["settings"]["prompts_origin"]
 
 
 def test_a_run_that_was_stopped_asks_only_for_the_rest(library_of_two: Workspace):

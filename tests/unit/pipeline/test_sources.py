@@ -2,7 +2,15 @@
 
 import pytest
 
-from amenable.pipeline.sources import STARTER_DEMONSTRATIONS, STARTER_PROMPTS, Sources
+from amenable.datasets.examples import ConversationExample, PromptExample
+from amenable.pipeline.sources import (
+    STARTER_DEMONSTRATIONS,
+    STARTER_PROMPTS,
+    Sources,
+    feedback_prompts,
+    training_conversations,
+)
+from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError, NotFoundError
 from amenable.store import library
 from amenable.store.database import Database
@@ -82,3 +90,26 @@ def test_what_does_not_fit_is_named_in_one_line_and_not_kept(
 def test_an_unknown_set_is_answered_with_the_known_ones(filled: Database):
     with filled.write() as session, pytest.raises(NotFoundError, match=r"'ghost'.*chats"):
         Sources(prompts=("ghost",)).keep(session)
+
+
+def test_what_repeats_a_sealed_prompt_teaches_nothing(database: Database):
+    """Without this, a demonstration file beside a sealed prompt file gives the exam away."""
+    told = Conversation.of(
+        ("user", "What  is a tide?"), ("assistant", "Water that comes and goes.")
+    )
+    other = Conversation.of(("user", "What is a dune?"), ("assistant", "A hill of sand."))
+    with database.write() as session:
+        demonstrations = [
+            ConversationExample(conversation=each).to_json() for each in (told, other)
+        ]
+        prompts = [
+            PromptExample(conversation=Conversation.of(("user", text))).to_json()
+            for text in ("what is a tide?", "What is a tide?", "What is a wave?")
+        ]
+        for name, bodies, exam in (("talks", demonstrations, []), ("asked", prompts, [0])):
+            entry = DatasetEntry(name=name, sha256=name, kind=name, source="a test")
+            library.add_dataset(session, entry, bodies, exam_positions=exam)
+        Sources(demonstrations=("talks",), prompts=("asked",)).keep(session)
+        assert [each.conversation for each in training_conversations(session)] == [other]
+        kept = [each.conversation.last_user_text() for each in feedback_prompts(session)]
+    assert kept == ["What is a wave?"]

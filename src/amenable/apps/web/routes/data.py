@@ -18,7 +18,6 @@ from amenable.pipeline.config import PrepareConfig
 from amenable.pipeline.data import ImportResult, import_file
 from amenable.pipeline.sources import STARTER_DEMONSTRATIONS, STARTER_PROMPTS, Sources
 from amenable.records.errors import DataError
-from amenable.store.library import num_examples
 
 router = APIRouter(prefix="/data")
 
@@ -77,11 +76,6 @@ def use_own(
 
     def begin(session: Session) -> None:
         sources.keep(session)
-        if prompts and prompts != STARTER_PROMPTS and not num_examples(session, prompts, exam=True):
-            raise DataError(
-                f"{prompts!r} has no sealed rows, so nothing could be measured on your prompts. "
-                "Add the file again under another name, with one fifth sealed."
-            )
         loop.begin_anew(session, PrepareConfig(), base=wanted)
 
     shop.writer.submit(begin)

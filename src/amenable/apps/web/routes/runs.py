@@ -89,6 +89,8 @@ def _names(roles: Mapping[str, str]) -> str:
         "comparisons": "votes",
         "blind": "{} blind pairs",
         "judged": "{} judged",
+        "left_out": "{} prompts too long",
+        "cut": "{} cut at their end",
     }
     texts = [said.get(role, "{}").format(name.replace(",", ", ")) for role, name in roles.items()]
     return ", ".join(texts) or "–"
