@@ -112,9 +112,9 @@ class SampleConfig:
 class DpoConfig:
     beta: float = 0.1
     """How firmly to stay near the parent model; larger stays nearer."""
-    flip_rate: float = 0.0
+    flip_rate: float = 0.1
     """Assumed share of choices that are mistakes, at least 0 and below 0.5."""
-    sft_weight: float = 0.2
+    sft_weight: float = 1.0
     """Weight of plain imitation of the chosen replies beside the preference loss."""
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ class AlignConfig:
     dpo: DpoConfig = field(default_factory=DpoConfig)
     """How preferences are learned from."""
     fit: FitConfig = field(
-        default_factory=lambda: FitConfig(num_epochs=2, learning_rate=5e-5, warmup_share=0.1)
+        default_factory=lambda: FitConfig(num_epochs=1, learning_rate=5e-5, warmup_share=0.1)
     )
     """How long and how fast it learns."""
     max_tokens: int = 512
