@@ -10,7 +10,7 @@ from amenable.chat.encode import Encoder
 from amenable.feedback import export
 from amenable.models.policy import Policy
 from amenable.pipeline.config import AlignConfig
-from amenable.pipeline.engines import check_base, family_form
+from amenable.pipeline.engines import check_base, family_form, load_policy
 from amenable.pipeline.finetune import (
     CHECKPOINT,
     LEARNER,
@@ -58,7 +58,7 @@ def align(context: Context) -> dict[str, str]:
     if (kept := kept_before(context)) is not None:
         return {"model": kept, **counts}
     check_base(Policy.read_info(context.workspace.folder / parent.folder), parent.name, base)
-    policy = Policy.load(context.workspace.folder / base.folder)
+    policy = load_policy(context.workspace.folder / base.folder, base)
     encoder = policy.encoder(family_form(context.workspace.folder / base.folder))
     # The learner starts as a copy of its parent, which stays as it is: the reference.
     policy.adapters.load(LEARNER, context.workspace.folder / parent.folder)

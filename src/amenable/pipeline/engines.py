@@ -116,7 +116,7 @@ class EngineRoom:
     def _policy(self, row: ModelRow) -> Policy:
         ref = _ref(row)
         if ref not in self._policies:
-            self._policies[ref] = Policy.load(self._folder(row))
+            self._policies[ref] = load_policy(self._folder(row), row)
         return self._policies[ref]
 
     def _folder(self, row: ModelRow) -> Path:
@@ -136,6 +136,16 @@ def _row(rows: Mapping[str, ModelRow], name: str) -> ModelRow:
 def _adapter_name(row: ModelRow) -> str:
     """With its content: a reply under way must not go on with other weights of the same name."""
     return f"{row.name} ({row.sha256[:12]})"
+
+
+def load_policy(folder: Path, row: ModelRow) -> Policy:
+    """The model in `folder`; where it cannot be read, how to get it back."""
+    try:
+        return Policy.load(folder)
+    except ModelError as error:
+        if row.kind == "policy":
+            raise
+        raise ModelError(f"{error} To bring it anew: amenable models add {row.name}") from error
 
 
 def check_base(info: Mapping[str, object], name: str, base: ModelRow) -> None:

@@ -16,7 +16,7 @@ from amenable.models.adapters import AdapterShape
 from amenable.models.merge import save_trained
 from amenable.models.policy import INFO_FILE, Policy
 from amenable.pipeline.config import FinetuneConfig
-from amenable.pipeline.engines import family_form
+from amenable.pipeline.engines import family_form, load_policy
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch, read_film
 from amenable.pipeline.sources import training_conversations
@@ -85,7 +85,7 @@ def finetune(context: Context) -> dict[str, str]:
         conversations = [each.conversation for each in training_conversations(session)]
     base_folder = context.workspace.folder / base.folder
     form = family_form(base_folder)
-    policy = Policy.load(base_folder)
+    policy = load_policy(base_folder, base)
     encoder = policy.encoder(form)
     marker_ids = encoder.marker_ids if config.train_marker_rows else ()
     if config.method == "lora":

@@ -23,7 +23,8 @@ from amenable.store.workspace import Workspace
 PROBE_SECONDS = 2.0
 # Shares of the probed rate that our loops reach, as measured on two cores (docs/experiments.md).
 TRAINING_SHARE, DECODING_SHARE, READING_SHARE = 0.45, 0.12, 0.4
-ACTIVATION_BYTES = 124  # per token, layer and unit of hidden width; measured on Gemma 3 270M
+ACTIVATION_NUMBERS = 62  # per token, layer and unit of hidden width; measured on Gemma 3 270M
+DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 # What the starter set holds, in tokens of Gemma: the plan's measure of work.
 DEMONSTRATION_TOKENS, DEMONSTRATION_TARGETS, REPLY_TOKENS, PROMPT_TOKENS = 75_000, 41_000, 60, 70
 EVALUATION_PROMPTS, EVALUATION_REPLY_TOKENS = 152, 128
@@ -185,8 +186,8 @@ def estimate(name: str, shape: Shape, machine: Machine, download_bytes: int) -> 
     compared_tokens = 4 * EVALUATION_PROMPTS * EVALUATION_REPLY_TOKENS
     read = 3 * CompareConfig().num_text_tokens * 2 * (shape.backbone + shape.head)
     compared = 2 * (shape.backbone + shape.head) * compared_tokens
-    speaking = memory_needed(shape, num_versions=NUM_VERSIONS)
-    training = memory_needed(shape, training_tokens=finetune.fit.tokens_per_batch)
+    speaking = memory_needed(shape, machine.dtype, num_versions=NUM_VERSIONS)
+    training = memory_needed(shape, machine.dtype, training_tokens=finetune.fit.tokens_per_batch)
     return Plan(
         model=name,
         machine=machine,
@@ -201,14 +202,17 @@ def estimate(name: str, shape: Shape, machine: Machine, download_bytes: int) -> 
     )
 
 
-def memory_needed(shape: Shape, *, training_tokens: int = 0, num_versions: int = 0) -> int:
-    """Weights in bf16, one chunk of the head, what backward keeps, and the program itself.
+def memory_needed(
+    shape: Shape, dtype: str, *, training_tokens: int = 0, num_versions: int = 0
+) -> int:
+    """Weights, one chunk of the head, what backward keeps, and the program itself.
 
     Each version that speaks beside its base has the layers once more, its adapter folded in;
     embedding and head are shared.
     """
     program = 700_000_000
-    weights = 2 * (shape.backbone + shape.head) + num_versions * 2 * shape.backbone
+    width = DTYPE_BYTES[dtype]
+    weights = width * (shape.head + (1 + num_versions) * shape.backbone)
     head_chunk = CHUNK_ROWS * shape.vocabulary * 4
-    kept = training_tokens * shape.layers * shape.hidden * ACTIVATION_BYTES
+    kept = training_tokens * shape.layers * shape.hidden * ACTIVATION_NUMBERS * width
     return program + weights + head_chunk + kept

@@ -195,4 +195,15 @@ def _bring(
         return copy_folder(path, folder, on_step)
     if path.is_file() or wanted.endswith(".gguf"):
         return convert_gguf(path, folder, on_step)
+    if _is_path(wanted):
+        raise ModelError(f"There is no file or folder {wanted}.")
     return from_hub(wanted, folder, on_step)
+
+
+def _is_path(wanted: str) -> bool:
+    """Whether it can be no hub id, which is NAME or OWNER/NAME.
+
+    >>> [_is_path(each) for each in ("google/gemma-3-270m", "./gemma", "/models/gemma", "~/gemma")]
+    [False, True, True, True]
+    """
+    return wanted.startswith((".", "~")) or Path(wanted).is_absolute() or wanted.count("/") > 1

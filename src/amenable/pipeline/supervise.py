@@ -81,7 +81,7 @@ def supervise(
         }
         plans = plans_for(workspace.folder, host, port, serve_port)
         if len(plans) == 1:
-            say("Without torch people can judge, import and export; models neither run nor train.")
+            say("Without torch people judge and import data; models neither run nor train.")
         watch = FrozenWorker(workspace)
         family = Family(plans, environment, logs=workspace.logs, is_frozen=watch.is_frozen)
         is_ready = False

@@ -152,6 +152,19 @@ def test_terms_come_first(workspace: Workspace):
     assert not list(workspace.downloads.iterdir())
 
 
+def test_a_base_without_weights_says_how_to_get_them_back(workspace: Workspace):
+    name = put_tiny(workspace)
+    (workspace.library / name / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=f"To bring it anew: amenable models add {name}"):
+        open_engine(workspace, [name])
+
+
+@pytest.mark.parametrize("wanted", ["./nothing", "/nowhere/nothing", "~/nothing", "a/b/nothing"])
+def test_a_path_to_nothing_is_not_looked_for_on_the_hub(workspace: Workspace, wanted: str):
+    with pytest.raises(ModelError, match=f"no file or folder {wanted}"):
+        add_model(workspace, wanted, no_words)
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [("ghost.gguf", "There is no file"), ("empty", "no config.json"), ("note.gguf", "not a GGUF")],
