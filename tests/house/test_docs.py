@@ -225,7 +225,12 @@ def estimated_rows() -> list[list[str]]:
 def test_estimates_of_the_readme_are_those_of_the_plan(row: list[str]):
     name, _, memory, *minutes, _ = row
     machine = Machine(
-        cores=2, memory_bytes=2**33, gflops=README_GFLOPS, dtype="bfloat16", gpu=None, gpu_is_used=False
+        cores=2,
+        memory_bytes=2**33,
+        gflops=README_GFLOPS,
+        dtype="bfloat16",
+        gpu=None,
+        gpu_is_used=False,
     )
     plan = estimate(name, SHAPES[name], machine, download_bytes=0)
     stages = (plan.finetune, plan.sample, plan.align, plan.compare)

@@ -112,9 +112,9 @@ class SampleConfig:
 class DpoConfig:
     beta: float = 0.1
     """How firmly to stay near the parent model; larger stays nearer."""
-    flip_rate: float = 0.1
+    flip_rate: float = 0.2
     """Assumed share of choices that are mistakes, at least 0 and below 0.5."""
-    sft_weight: float = 1.0
+    sft_weight: float = 3.0
     """Weight of plain imitation of the chosen replies beside the preference loss."""
 
     def __post_init__(self) -> None:

@@ -18,6 +18,8 @@ from amenable.store.workspace import Workspace
 
 RESULT_FILE = "result.json"
 SECONDS_OF = ("prepare", "finetune", "sample", "align", "compare")
+NUM_DRAWINGS = 2
+"""Pairs of replies to each prompt, judged before Improve: one alone decides too few choices."""
 
 
 class UnfinishedError(AmenableError):
@@ -55,10 +57,12 @@ def _take_up_again(workspace: Workspace) -> None:
     """What failed, was stopped or lost its worker is tried once more; of the loop alone."""
     with workspace.database.write() as session:
         runs.requeue_orphans(session, lambda _: False)
-        steps = LoopState.of(session).steps
-    for step in steps:
-        if step.status == "failed" and step.run is not None:
-            resume(workspace, step.run.id)
+        state = LoopState.of(session)
+        failed = {step.run.id for step in state.steps if step.status == "failed" and step.run}
+        drawn = [runs.get(session, run_id) for run_id in state.judged_pile.runs or ()]
+    failed |= {run.id for run in drawn if run.status in ("failed", "stopped")}
+    for run_id in sorted(failed):
+        resume(workspace, run_id)
 
 
 def _next_run(workspace: Workspace) -> Run | None:
@@ -70,15 +74,17 @@ def _next_run(workspace: Workspace) -> Run | None:
 
 
 def _follow(session: Session) -> str | None:
-    """Judge what waits, go on with the loop, and press Improve once there is enough."""
+    """Judge what waits, go on with the loop, draw once more, and press Improve."""
     state = LoopState.of(session)
     judge_what_waits(session, (state.judged_pile, state.proof_pile), loop.DEFAULT_SEED)
     queued = loop.advance(session)
     if queued is not None:
         return queued
-    if LoopState.of(session).step("improve").status == "next":
-        return loop.improve(session, AlignConfig())
-    return None
+    if LoopState.of(session).step("improve").status != "next":
+        return None
+    if len(state.judged_pile.runs or ()) < NUM_DRAWINGS:
+        return loop.draw_more(session)
+    return loop.improve(session, AlignConfig())
 
 
 def _summary(workspace: Workspace) -> dict[str, Any]:

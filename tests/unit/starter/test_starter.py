@@ -1,8 +1,11 @@
 """The starter data is what was promised: enough, varied, checked, and with no prompt told twice."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import combinations
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +31,8 @@ FAMILIES = {
     *("translate", "brainstorm", "plan", "write", "explain", "correct", "compare"),
     *("arithmetic", "code", "role", "unknown", "decline"),
 }
-SETS = ("demonstrations", "feedback", "evaluation")
+SETS = ("demonstrations", "feedback", "evaluation", "development")
+DEVELOPMENT = Path(__file__).parents[3] / "benchmarks" / "prompts" / "development.jsonl"
 
 
 def asked(conversation: Conversation) -> list[str]:
@@ -39,6 +43,9 @@ def asked(conversation: Conversation) -> list[str]:
 def texts_of(name: str) -> Texts:
     if name == "demonstrations":
         return {each.key: asked(each.conversation) for each in demonstrations()}
+    if name == "development":
+        rows = [json.loads(line) for line in DEVELOPMENT.read_text(encoding="utf-8").splitlines()]
+        return {row["id"]: asked(Conversation.from_json(row["messages"])) for row in rows}
     prompts = feedback_prompts() if name == "feedback" else evaluation_prompts()
     return {each.key: asked(each.conversation) for each in prompts}
 
@@ -120,6 +127,13 @@ def test_feedback_and_evaluation_ask_for_different_kinds_of_things():
 
 
 @pytest.mark.parametrize("prompts", [feedback_prompts, evaluation_prompts])
+def test_every_prompt_asks_for_something_that_can_be_checked(
+    prompts: type[Sequence[StarterPrompt]],
+):
+    assert [prompt.key for prompt in prompts() if not prompt.checks] == []
+
+
+@pytest.mark.parametrize("prompts", [feedback_prompts, evaluation_prompts])
 def test_every_check_is_understood_by_its_grader(prompts: type[Sequence[StarterPrompt]]):
     for prompt in prompts():
         for check in prompt.checks:
@@ -137,10 +151,7 @@ def test_keys_are_unique():
     assert [key for key, count in keys.items() if count > 1 or not key] == []
 
 
-@pytest.mark.parametrize(
-    ("left", "right"),
-    [("demonstrations", "feedback"), ("demonstrations", "evaluation"), ("feedback", "evaluation")],
-)
+@pytest.mark.parametrize(("left", "right"), list(combinations(SETS, 2)))
 def test_no_eight_words_are_asked_in_two_sets(left: str, right: str):
     assert told(shared_ngrams(texts_of(left), texts_of(right))) == []
 
