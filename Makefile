@@ -21,8 +21,8 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 start: env  ## the whole loop, in front of you
 	@$(BIN)/amenable start
 
-test: env  ## all tests
-	@$(BIN)/python -m pytest
+test: env  ## all tests, one process a core
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 check: env  ## lint, types, layers, declared dependencies
 	@$(BIN)/ruff check --quiet .

@@ -9,6 +9,11 @@ from amenable.store.database import Database
 from amenable.store.workspace import Workspace
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes begins first, so that no worker is left with it alone in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("model") is None)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Generator[Workspace]:
     with Workspace.open(tmp_path / "workspace") as workspace:

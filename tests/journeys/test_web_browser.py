@@ -3,20 +3,24 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 from sqlalchemy import select
 from tests.journeys.seed import Stage
 from tests.journeys.texts import BASE, V1
 from tests.journeys.web import CHROMIUM, CHROMIUM_ARGUMENTS, TOKEN, served
 
+from amenable.apps.serve.app import create_app
 from amenable.feedback.export import comparisons, mended_demonstrations
-from amenable.generation.engine import Request, ScriptedEngine, never
+from amenable.generation.engine import Engine, Request, ScriptedEngine, never
+from amenable.generation.remote import RemoteEngine
 from amenable.pipeline.supervise import free_port
-from amenable.records.sample import Sample
+from amenable.records.sample import ModelRef, Sample
 from amenable.store.tables import SampleRow
 from amenable.store.workspace import Workspace
 
@@ -88,6 +92,53 @@ def test_a_person_chats_with_both(workspace: Workspace, browser: Browser):
         assert visitor.complaints == []
 
 
+class Shelf:
+    """The models of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def listed(self) -> Sequence[ModelRef]:
+        return self._engine.models()
+
+    def engine_of(self, name: str) -> Engine:
+        return self._engine
+
+
+@contextmanager
+def serving(engine: Engine) -> Generator[RemoteEngine]:
+    """An engine as the pages have it in life: behind the address that serves it."""
+    port = free_port()
+    app = create_app(Shelf(engine), None)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        with closing(RemoteEngine(f"http://127.0.0.1:{port}", patience=20)) as remote:
+            yield remote
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+def test_what_each_model_sees_follows_its_own_conversation(workspace: Workspace, browser: Browser):
+    speaks = ScriptedEngine({BASE: ["More of the same."], V1: ["Another thing."]})
+    with serving(speaks) as engine, served(workspace, "judging", engine) as address:
+        visitor = visit(browser, address)
+        page = visitor.go("/chat")
+        page.fill("#prompt", "Hello there")
+        page.click("[data-see]")
+        page.wait_for_selector(".token:has-text('Hello')")
+        page.press("#prompt", "Enter")
+        page.wait_for_selector(".tokens:has-text('Another')")
+        seen = page.locator(".tokens").all_inner_texts()
+        assert [("same" in each, "Another" in each) for each in seen] == [
+            (True, False),
+            (False, True),
+        ]
+        assert visitor.complaints == []
+
+
 class PatientEngine(ScriptedEngine):
     """Speaks its first word, then waits until nobody listens any more."""
 
@@ -119,6 +170,8 @@ def test_stop_ends_the_engines_work_and_keeps_what_was_said(workspace: Workspace
         page.wait_for_selector(".said:nth-child(2) .reply:text('one')")
         page.click("[data-stop]")
         page.wait_for_selector("[data-send]:not([hidden])")
+        feet = page.locator(".said-foot:visible")
+        assert feet.all_inner_texts() == ["stopped by you", "stopped by you"]
         query = select(SampleRow.stop_reason).where(SampleRow.prompt_key == "chat")
         until = time.monotonic() + 15
         reasons: list[str] = []

@@ -261,7 +261,8 @@ def test_a_conversation_in_disorder_is_refused(workspace: Workspace):
 
 
 def test_what_the_model_sees_is_shown_as_text(workspace: Workspace):
-    body = {"models": [BASE, V1], "messages": [{"role": "user", "content": "<b>bold</b>"}]}
+    messages = [{"role": "user", "content": "<b>bold</b>"}]
+    body = {"voices": [{"model": model, "messages": messages} for model in (BASE, V1)]}
     with guest(workspace, "judging") as client:
         html = client.post("/chat/tokens", json=body).text
 
@@ -286,7 +287,10 @@ def test_a_file_is_imported_and_its_bad_rows_are_listed(workspace: Workspace):
         )
         assert reply.status_code == 200
         html = client.get("/data").text
+        unknown = client.get("/data", params={"added": "<b>sea</b>"}).text
 
+    assert '2 rows are stored as <a href="#sea">sea</a>; 1 was rejected' in reply.text
+    assert "stored as" not in html + unknown
     assert 'id="sea"' in html
     assert "1 row was not taken" in html
 
@@ -352,6 +356,7 @@ def test_models_of_ones_choice_are_compared_with_a_guest(workspace: Workspace):
         ({"models": ["ghost"]}, 404),
         ({"models": [BASE], "guest": "llama at home"}, 400),
         ({"models": [BASE], "guest": "llama@ftp://host"}, 422),
+        ({"models": [BASE], "guest": "llama@http://[::1:11434"}, 422),
         ({"models": [BASE] * 9}, 422),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Literal
 from amenable.chat.template import chat_form
 
 HELPED_SUFFIX = " (helped)"
+"""A base, shown three examples: the same weights under a second name."""
 
 SpecKind = Literal["base", "helped", "policy", "instruct"]
 

@@ -18,6 +18,7 @@ from amenable.records.errors import DataError
 from amenable.records.measurement import Difference, Measured, Row
 from amenable.records.seeds import seed_for
 from amenable.stats.intervals import NUM_DRAWS, Floats, percentile_ends
+from amenable.stats.significance import two_sided_p
 
 # Shapes: D = draws of the bootstrap, K = texts.
 
@@ -116,6 +117,7 @@ def _row(
         name: float(statistic(each, np.ones((1, num_texts)))[0]) for name, each in readings.items()
     }
     drawn = {name: statistic(each, times_DK) for name, each in readings.items()}
+    single = {name: statistic(each, np.eye(num_texts)) for name, each in readings.items()}
     differences: list[Difference] = []
     for model, against in contrasts(specs, values, about.better):
         gap_D = drawn[model] - drawn[against]
@@ -127,7 +129,7 @@ def _row(
                 value=values[model] - values[against],
                 low=low,
                 high=high,
-                p=_two_sided_p(gap_D),
+                p=two_sided_p(gap_D, num_differing=_num_differing(single[model], single[against])),
             )
         )
     return Row(
@@ -155,7 +157,6 @@ def _measured(value: float, drawn_D: Floats) -> Measured:
     return Measured(value=value, low=low, high=high)
 
 
-def _two_sided_p(gap_D: Floats) -> float:
-    """Share of draws on the other side of zero, doubled; never below 2 / (draws + 1)."""
-    rarer = min(int((gap_D <= 0).sum()), int((gap_D >= 0).sum()))
-    return min(1.0, 2 * (rarer + 1) / (len(gap_D) + 1))
+def _num_differing(one_K: Floats, other_K: Floats) -> int:
+    """Texts that two models read differently."""
+    return int((one_K != other_K).sum())

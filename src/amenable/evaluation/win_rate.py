@@ -90,13 +90,13 @@ def people_row(choices: Sequence[BlindChoice], before: str, after: str) -> Row |
     marks = {key: sum(points) / len(points) for key, points in by_prompt.items()}
     share = wilson(sum(marks.values()), len(marks))
     metric = METRICS["win_rate_by_people"]
-    # Against one half: the other's share is what is left, so their gap would count it twice.
+    # The other's share is what this one leaves, so the gap between them is s - (1 - s).
     difference = Difference(
         model=after,
         against=before,
-        value=share.estimate - 0.5,
-        low=share.low - 0.5,
-        high=share.high - 0.5,
+        value=2 * share.estimate - 1,
+        low=2 * share.low - 1,
+        high=2 * share.high - 1,
         p=sign_test([mark - 0.5 for mark in marks.values()]),
     )
     who = "simulated people" if any(choice.is_simulated for choice in found) else "people"
@@ -113,8 +113,7 @@ def people_row(choices: Sequence[BlindChoice], before: str, after: str) -> Row |
         better=metric.better,
         title=metric.title,
         about=metric.about,
-        note=f"{len(found)} choices of {who}, who did not know which reply was whose. The "
-        f"difference is taken against one half.",
+        note=f"{len(found)} choices of {who}, who did not know which reply was whose.",
     )
 
 

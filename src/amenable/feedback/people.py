@@ -40,7 +40,3 @@ def person(
         nature = "a simulated judge" if row.is_simulated else "a person"
         raise ConflictError(f"{name!r} is {nature} already; choose another name.")
     return row.id
-
-
-def people(session: Session) -> list[PersonRow]:
-    return list(session.scalars(select(PersonRow).order_by(PersonRow.id)))

@@ -284,10 +284,13 @@ class LocalEngine:
         yield row.sample(speaker.ref)
 
     def tokens(self, model: str, prompt: Conversation) -> list[TokenPiece]:
+        """What the model reads; behind a reply there is no open turn, unless somebody speaks."""
         encoder = self.speaker(model).encoder
+        is_replied = prompt.messages[-1].role == "assistant"
+        pieces = encoder.form.training(prompt) if is_replied else encoder.form.prompt(prompt)
         return [
             TokenPiece(id_, encoder.surface(id_), piece.is_structure)
-            for piece in encoder.form.prompt(prompt)
+            for piece in pieces
             for id_ in encoder.encode_piece(piece)
         ]
 

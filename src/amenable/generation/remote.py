@@ -35,8 +35,9 @@ class RemoteEngine:
         self._client.close()
 
     def models(self) -> list[ModelRef]:
-        data = self._ask("GET", "/v1/models")
-        return [ModelRef(str(each["id"]), UNKNOWN_SHA256) for each in data["data"]]
+        found = self._ask("GET", "/v1/models")
+        with _understood():
+            return [ModelRef(str(each["id"]), UNKNOWN_SHA256) for each in found["data"]]
 
     def generate(
         self,
@@ -46,10 +47,7 @@ class RemoteEngine:
         samples: list[Sample] = []
         for position, request in enumerate(requests):
             body = self._ask("POST", "/v1/chat/completions", _body(request, stream=False))
-            choice = body["choices"][0]
-            samples.append(
-                _sample(request, choice["message"]["content"] or "", choice["finish_reason"], body)
-            )
+            samples.append(_whole(request, body))
             if on_sample:
                 on_sample(position, samples[-1])
         return samples
@@ -85,7 +83,8 @@ class RemoteEngine:
                 raise _refusal(response)
             for line in response.iter_lines():
                 if line.startswith("data: ") and line != "data: [DONE]":
-                    data = json.loads(line.removeprefix("data: "))
+                    with _understood():
+                        data = json.loads(line.removeprefix("data: "))
                     if "error" in data:
                         raise ModelError(str(data["error"]["message"]))
                     yield data
@@ -93,17 +92,19 @@ class RemoteEngine:
     def tokens(self, model: str, prompt: Conversation) -> list[TokenPiece]:
         body = {"model": model, "messages": prompt.to_json()}
         found = self._ask("POST", "/v1/amenable/tokens", body)
-        return [
-            TokenPiece(int(each["id"]), str(each["text"]), bool(each["is_structure"]))
-            for each in found["pieces"]
-        ]
+        with _understood():
+            return [
+                TokenPiece(int(each["id"]), str(each["text"]), bool(each["is_structure"]))
+                for each in found["pieces"]
+            ]
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         with _told_in_one_line():
             response = self._patiently(lambda: self._client.request(method, path, json=body))
         if response.status_code != 200:
             raise _refusal(response)
-        return cast("dict[str, Any]", response.json())
+        with _understood():
+            return cast("dict[str, Any]", response.json())
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         end_at = time.monotonic() + self._patience
@@ -128,6 +129,13 @@ def _body(request: Request, *, stream: bool) -> dict[str, Any]:
         "stream": stream,
     }
     return body | ({"stop": list(settings.stop)} if settings.stop else {})
+
+
+def _whole(request: Request, body: dict[str, Any]) -> Sample:
+    with _understood():
+        choice = body["choices"][0]
+        text, finish = choice["message"]["content"] or "", choice["finish_reason"]
+        return _sample(request, text, finish, body)
 
 
 def _sample(request: Request, text: str, finish: str, last: dict[str, Any]) -> Sample:
@@ -164,4 +172,15 @@ def _told_in_one_line() -> Generator[None]:
     except httpx2.TransportError as error:
         raise ModelError(
             f"The model's address does not answer ({type(error).__name__})."
+        ) from error
+
+
+@contextmanager
+def _understood() -> Generator[None]:
+    """Around the reading of an answer, which may be a page of HTML or anything else."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelError(
+            "What answers at the model's address is no OpenAI-compatible server."
         ) from error

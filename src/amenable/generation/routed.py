@@ -38,9 +38,11 @@ class RoutedEngine:
         found: list[ModelRef] = []
         for name, place in self._places.items():
             theirs = {ref.name: ref for ref in place.engine.models()}
-            if place.name not in theirs:
+            # Ollama answers to a name alone, but lists it with its tag.
+            ref = theirs.get(place.name) or theirs.get(f"{place.name}:latest")
+            if ref is None:
                 raise NotFoundError("model", place.name, known=theirs)
-            found.append(replace(theirs[place.name], name=name))
+            found.append(replace(ref, name=name))
         return found
 
     def generate(

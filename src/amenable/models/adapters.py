@@ -164,6 +164,8 @@ class AdapterSet:
                 if key in layer.lora_A:
                     weight = cast("Tensor", layer.get_base_layer().weight)
                     update = layer.lora_B[key].weight.float() @ layer.lora_A[key].weight.float()
+                    if layer.fan_in_fan_out:  # GPT-2 keeps its weights the other way round
+                        update = update.T
                     folded = weight.float() + layer.scaling[key] * update
                     found[path] = folded.to(weight.dtype)
         return found

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from amenable.records.errors import NotFoundError
-
 ModelKind = Literal["base", "instruct"]
 
 
@@ -112,9 +110,3 @@ KNOWN_MODELS: dict[str, KnownModel] = {
         ),
     )
 }
-
-
-def known_model(name: str) -> KnownModel:
-    if name not in KNOWN_MODELS:
-        raise NotFoundError("known model", name, known=KNOWN_MODELS)
-    return KNOWN_MODELS[name]

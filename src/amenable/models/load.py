@@ -17,7 +17,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from amenable.models.policy import INFO_FILE
+from amenable.models.faults import first_line
+from amenable.models.policy import INFO_FILE, refuse_more_than_text
 from amenable.records.errors import ModelError
 
 OnStep = Callable[[str], None]
@@ -72,8 +73,7 @@ def convert_gguf(path: Path, folder: Path, on_step: OnStep) -> ModelFacts:
         on_step("Reading the tokenizer")
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except Exception as error:  # the readers raise what they like on a broken file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path.name} cannot be read as a model: {reason}") from error
+        raise ModelError(f"{path.name} cannot be read as a model: {first_line(error)}") from error
     # A config that still says "quantised" would make every later save refuse.
     network.config.__dict__.pop("quantization_config", None)
     return _keep(cast("PreTrainedModel", network), tokenizer, folder, on_step)
@@ -100,16 +100,19 @@ def from_hub(hub_id: str, folder: Path, on_step: OnStep) -> ModelFacts:
 
 def _from_pretrained(source: str, folder: Path, on_step: OnStep) -> ModelFacts:
     try:
-        AutoConfig.from_pretrained(source, trust_remote_code=False)
+        # Before the weights, which may be gigabytes to fetch.
+        refuse_more_than_text(AutoConfig.from_pretrained(source, trust_remote_code=False))
         network = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.bfloat16, use_safetensors=True, trust_remote_code=False
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except ModelError:
+        raise
     except Exception as error:  # hub, network and readers each have their own classes
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"{source} cannot be loaded: {reason} A gated model needs its publisher's leave and "
-            "`hf auth login`; without the hub, take a folder, a GGUF file, or gemma-3-270m."
+            f"{source} cannot be loaded: {first_line(error)} A gated model needs its publisher's "
+            "leave and `hf auth login`; without the hub, take a folder, a GGUF file, or "
+            "gemma-3-270m."
         ) from error
     return _keep(cast("PreTrainedModel", network), tokenizer, folder, on_step)
 

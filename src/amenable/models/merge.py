@@ -11,6 +11,7 @@ from torch import Tensor
 from amenable.chat.encode import Encoder
 from amenable.chat.template import ChatForm
 from amenable.models.policy import Policy
+from amenable.records.conversation import Conversation
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -61,8 +62,8 @@ def save_speech(policy: Policy, folder: Path, form: ChatForm) -> None:
     config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
     config.update(_begin(encoder))
     if form.jinja:
-        config["chat_template"] = form.jinja
-        (folder / "chat_template.jinja").write_text(form.jinja, encoding="utf-8")
+        config["chat_template"] = _jinja(encoder)
+        (folder / "chat_template.jinja").write_text(_jinja(encoder), encoding="utf-8")
     config_path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     generation = {
         "bos_token_id": encoder.begin,
@@ -79,6 +80,17 @@ def _begin(encoder: Encoder) -> dict[str, object]:
     if encoder.begin is None:
         return {}
     return {"bos_token": encoder.tokenizer.id_to_token(encoder.begin)}
+
+
+def _jinja(encoder: Encoder) -> str:
+    """The form for other programs; it begins with a token only where a text of ours does.
+
+    GPT-2's tokenizer names such a token and puts it nowhere: the template would put it there.
+    """
+    opening = encoder.form.prompt(Conversation.of(("user", "Hi")))[0]
+    if encoder.encode_piece(opening):
+        return encoder.form.jinja
+    return encoder.form.jinja.removeprefix("{{ bos_token }}")
 
 
 def save_trained(policy: Policy, name: str, folder: Path, base_name: str, form: ChatForm) -> None:

@@ -10,22 +10,26 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from amenable.chat.encode import Encoder
 from amenable.chat.template import chat_form
 from amenable.models.adapters import AdapterSet
+from amenable.models.faults import first_line, is_out_of_memory
 from amenable.models.head import scored_log_probs
 from amenable.models.norms import use_lean_norms
 from amenable.records.errors import ModelError
 
 INFO_FILE = "amenable.json"
+PLAIN_LOGITS = (("final_logit_softcapping", None), ("logits_scaling", 1), ("logit_scale", 1))
+"""Settings that change what the head has multiplied, each with the value that changes nothing."""
 
 
 def compute_dtype() -> torch.dtype:
     """bf16 where this machine multiplies it natively, else fp32; never fp16 (Gemma overflows)."""
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if is_native else torch.float32
     capability = torch.backends.cpu.get_cpu_capability()
     has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # pyright: ignore[reportPrivateUsage]
     return torch.bfloat16 if has_bf16 and capability.startswith("AVX512") else torch.float32
@@ -42,36 +46,54 @@ def load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         raise ModelError(f"{folder} holds no model: there is no config.json in it.")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder} holds no weights in safetensors form, the only one read here.")
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        network = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"The model in {folder} cannot be loaded: {reason}") from error
-    except Exception as error:  # the native safetensors reader has its own class
-        raise ModelError(f"The model in {folder} is broken: {error}") from error
-    _refuse_scaled_logits(cast("PreTrainedModel", network))
+    network = _read(folder, dtype)
+    _refuse_bent_logits(network)
     network.requires_grad_(requires_grad=False)
     use_lean_norms(network)
     cast("nn.Module", network).to(compute_device())
-    return cast("PreTrainedModel", network.eval())
+    return network.eval()
 
 
-def _refuse_scaled_logits(network: PreTrainedModel) -> None:
+def _read(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        refuse_more_than_text(config)
+        network = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except ModelError:
+        raise
+    except Exception as error:  # the native safetensors reader has its own class
+        if is_out_of_memory(error):  # no damage: the same files would be brought anew in vain
+            raise
+        is_known = isinstance(error, OSError | ValueError | KeyError | RuntimeError)
+        what = "cannot be loaded" if is_known else "is broken"
+        raise ModelError(f"The model in {folder} {what}: {first_line(error)}") from error
+    return cast("PreTrainedModel", network)
+
+
+def refuse_more_than_text(config: PreTrainedConfig) -> None:
+    """A model of texts and pictures keeps its sizes, and its layers, where nobody here looks."""
+    if config.get_text_config() is not config:
+        raise ModelError(
+            f"Models of the kind {config.model_type!r} take more than text; only text-only models "
+            "are supported here."
+        )
+
+
+def _refuse_bent_logits(network: PreTrainedModel) -> None:
     """Our head multiplies and nothing more: it would train another model, and say nothing."""
-    config = network.config
-    for name, plain in (
-        ("final_logit_softcapping", None),
-        ("logits_scaling", 1),
-        ("logit_scale", 1),
-    ):
-        if getattr(config, name, plain) not in (plain, None):
-            raise ModelError(
-                f"Models of the kind {config.model_type!r} bend their logits ({name}), which is "
-                "not supported here. Gemma 3, Llama, Qwen and SmolLM families are."
-            )
+    config = network.config.get_text_config()
+    bent = [
+        name for name, plain in PLAIN_LOGITS if getattr(config, name, plain) not in (plain, None)
+    ]
+    if getattr(network.get_output_embeddings(), "bias", None) is not None:
+        bent.append("a bias of the head")
+    if bent:
+        raise ModelError(
+            f"Models of the kind {config.model_type!r} bend their logits ({bent[0]}), which is "
+            "not supported here. Gemma 3, Llama, Qwen and SmolLM families are."
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -19,6 +20,7 @@ from amenable.pipeline.finetune import (
     kept_before,
     on_step,
 )
+from amenable.pipeline.history import NEWEST_VOTE
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch
 from amenable.pipeline.sources import asks_any, sealed_prompts
@@ -53,6 +55,7 @@ def align(context: Context) -> dict[str, str]:
         comparisons = _comparisons(context, session, parent)
     counts = {
         "judged": str(len(comparisons)),
+        NEWEST_VOTE: str(max((each.judgement_id for each in comparisons), default=0)),
         "comparisons": str(sum(teaches(each) for each in comparisons)),
     }
     if (kept := kept_before(context)) is not None:
@@ -62,7 +65,9 @@ def align(context: Context) -> dict[str, str]:
     encoder = policy.encoder(family_form(context.workspace.folder / base.folder))
     # The learner starts as a copy of its parent, which stays as it is: the reference.
     policy.adapters.load(LEARNER, context.workspace.folder / parent.folder)
-    pairs = training_pairs(encoder, comparisons, config.max_tokens)
+    pairs, num_left_out = training_pairs(encoder, comparisons, config.max_tokens)
+    if num_left_out:
+        counts["left_out"] = str(num_left_out)
     _freeze(context, comparisons)
     budget = Budget(config.fit.tokens_per_batch, config.fit.tokens_per_step)
     groups = [
@@ -122,25 +127,44 @@ def teaches(comparison: Comparison) -> bool:
     return comparison.preference() is not None or comparison.mended is not None
 
 
+class TrainingPairs(NamedTuple):
+    pairs: list[RowPair]
+    num_left_out: int
+    """Comparisons whose prompt leaves no room for a reply."""
+
+
 def training_pairs(
     encoder: Encoder, comparisons: Sequence[Comparison], max_tokens: int
-) -> list[RowPair]:
+) -> TrainingPairs:
     """Chosen and rejected rows; a mended reply is chosen over both that were shown."""
     pairs: list[RowPair] = []
+    num_left_out = 0
     for each in comparisons:
-        for chosen, rejected in _orders(each):
-            rows = [
-                cut(encoder.reply_row(each.prompt, reply.text, has_end=reply.has_end), max_tokens)
-                for reply in (chosen, rejected)
-            ]
-            if chosen.text != rejected.text and all(any(row.is_target) for row in rows):
-                pairs.append(RowPair(*rows))
-    if len(pairs) < LEAST_PAIRS:
+        found = [
+            RowPair(
+                *(
+                    cut(encoder.reply_row(each.prompt, one.text, has_end=one.has_end), max_tokens)
+                    for one in order
+                )
+            )
+            for order in _orders(each)
+            if order.chosen.text != order.rejected.text
+        ]
+        whole = [pair for pair in found if all(any(row.is_target) for row in pair)]
+        pairs += whole
+        num_left_out += bool(found) and not whole
+    if len(pairs) >= LEAST_PAIRS:
+        return TrainingPairs(pairs, num_left_out)
+    if num_left_out:
         raise DataError(
-            "The judgements so far prefer no reply to another (ties and both bad teach no order). "
-            "Judge some more pairs first."
+            f"{num_left_out} of the judged prompts leave no room for a reply within {max_tokens} "
+            "tokens, and too few are left. Begin it by hand: amenable align with a larger "
+            "--max-tokens."
         )
-    return pairs
+    raise DataError(
+        "The judgements so far prefer no reply to another (ties and both bad teach no order). "
+        "Judge some more pairs first."
+    )
 
 
 def _orders(comparison: Comparison) -> list[Preference]:

@@ -12,10 +12,16 @@ from amenable.evaluation.model_spec import ModelSpec, SpecKind, helped, newest_p
 from amenable.evaluation.win_rate import BlindChoice
 from amenable.feedback import export
 from amenable.pipeline.progress import read_film, read_metrics
-from amenable.pipeline.sources import STARTER_PROMPTS, Sources, exam_prompts, training_conversations
+from amenable.pipeline.sources import (
+    LEARNED_FROM,
+    STARTER_PROMPTS,
+    Sources,
+    exam_prompts,
+    training_conversations,
+)
 from amenable.records.guest import Guest
 from amenable.records.run import Run
-from amenable.reports.result import CurvePoint, Frame, Training
+from amenable.reports.result import CurvePoint, Frame, Lineage, Training
 from amenable.starter import load as starter
 from amenable.starter.load import STARTER_LICENCE
 from amenable.store import library, runs
@@ -86,9 +92,30 @@ def facts(session: Session, row: ModelRow) -> dict[str, str]:
     if row.kind == "policy":
         said["parameters trained"] = _count(row.info.get("num_trained"))
         said["people"] = "simulated judges' votes went into it" if row.is_simulated else ""
+        said["demonstrations"] = _learned_from(row.info.get(LEARNED_FROM))
         if row.run_id is not None:
             said |= _run_facts(runs.get(session, row.run_id))
     return {about: fact for about, fact in said.items() if fact}
+
+
+def _learned_from(about: Mapping[str, Any] | None) -> str:
+    """Empty where it learned from none, or was made before runs wrote them down."""
+    if about is None:
+        return ""
+    sets = ", ".join(f"{name} (sha256 {sha256})" for name, sha256 in about["sets"].items())
+    return f"{about['num']:,} from {sets}; mended replies among them: {about['num_mended']:,}"
+
+
+def lineage_of(session: Session, name: str) -> dict[str, Lineage]:
+    """The model and all that it comes from, with today's facts of each."""
+    found: dict[str, Lineage] = {}
+    wanted: str | None = name
+    while wanted is not None:
+        row = library.model(session, wanted)
+        kind = KINDS.get(row.kind, "instruct")
+        found[wanted] = Lineage(parent=row.parent, kind=kind, facts=facts(session, row))
+        wanted = row.parent
+    return found
 
 
 def prompts_of(session: Session) -> Prompts:
@@ -129,7 +156,7 @@ def plain_texts(num_tokens: int) -> list[TextExample]:
 
 
 def kinds_taught(session: Session) -> set[str]:
-    """Kinds of check that the demonstrations of this workspace ask for."""
+    """Kinds of check that today's demonstrations ask for: a version's own may be others."""
     return {check.kind for example in training_conversations(session) for check in example.checks}
 
 
@@ -165,6 +192,7 @@ def training_of(workspace: Workspace, specs: Sequence[ModelSpec]) -> list[Traini
         with workspace.database.read() as session:
             row = library.model(session, spec.name)
             run = runs.get(session, row.run_id) if row.run_id else None
+            kinds = _kinds_written(session, row)
         if run is not None:
             folder = workspace.run_folder(run.id)
             found.append(
@@ -174,9 +202,18 @@ def training_of(workspace: Workspace, specs: Sequence[ModelSpec]) -> list[Traini
                     run_id=run.id,
                     loss=_points(read_metrics(folder)),
                     film=tuple(_frames(read_film(folder))),
+                    kinds_taught=kinds,
                 )
             )
     return found
+
+
+def _kinds_written(session: Session, row: ModelRow) -> tuple[str, ...] | None:
+    """Kinds of check that its demonstrations asked for, or those of the version it comes from."""
+    while LEARNED_FROM not in row.info and row.parent is not None:
+        row = library.model(session, row.parent)
+    about = row.info.get(LEARNED_FROM)
+    return None if about is None else tuple(about["kinds"])
 
 
 def stop_texts(specs: Sequence[ModelSpec]) -> dict[str, tuple[str, ...]]:

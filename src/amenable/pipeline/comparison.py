@@ -1,7 +1,7 @@
 """Models side by side on the same prompts and texts: samples, marks, rows, findings. No torch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from amenable.evaluation.contrasts import better_of
 from amenable.evaluation.evaluate import Keep, KnowsReplies, ReplyMaker, draw_keys, scores
@@ -135,8 +135,19 @@ def compare_models(
         training=tuple(material.training),
         votes_taught=taught,
         simulated_people=material.votes.is_simulated,
-        settings=material.settings,
+        settings=_settings(material),
     )
+
+
+def _settings(material: Material) -> Settings:
+    """With the kinds that these versions were taught; of old ones only today's data is known."""
+    settings = material.settings
+    told = [each.kinds_taught for each in material.training]
+    taught = {kind for kinds in told for kind in kinds or ()}
+    if not told or None in told:
+        taught |= set(settings.kinds_also_taught)
+    kinds = tuple(kind for kind in settings.kinds_tested if kind in taught)
+    return replace(settings, kinds_also_taught=kinds)
 
 
 def _refs(engine: Engine, specs: Sequence[ModelSpec]) -> dict[str, ModelRef]:

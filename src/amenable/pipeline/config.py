@@ -34,7 +34,7 @@ class FitConfig:
     num_epochs: int = 3
     """How often every example is seen."""
     tokens_per_step: int = 2048
-    """Tokens that one optimizer update learns from."""
+    """Tokens that one optimizer update learns from, at least; batches go into it whole."""
     tokens_per_batch: int = 1024
     """Tokens in memory at once, padding included; smaller needs less memory."""
     learning_rate: float = 5e-4
@@ -53,8 +53,10 @@ class FitConfig:
         _at_least("tokens_per_batch", self.tokens_per_batch, 64)
         _at_least("tokens_per_step", self.tokens_per_step, 64)
         _at_least("checkpoint_seconds", self.checkpoint_seconds, 0)
-        if self.learning_rate <= 0:
-            raise ConfigError("learning_rate", self.learning_rate, must="be above 0")
+        _at_least("weight_decay", self.weight_decay, 0)
+        for name in ("learning_rate", "max_grad_norm"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(name, getattr(self, name), must="be above 0")
         if not 0 <= self.warmup_share < 1:
             raise ConfigError("warmup_share", self.warmup_share, must="lie in [0, 1)")
 
@@ -153,6 +155,15 @@ class CompareConfig:
         _at_least("num_prompts", self.num_prompts, 0)
         _at_least("max_new_tokens", self.max_new_tokens, 1)
         _at_least("num_text_tokens", self.num_text_tokens, 256)
+
+
+STAGE_CONFIGS = {
+    "prepare": PrepareConfig,
+    "finetune": FinetuneConfig,
+    "sample": SampleConfig,
+    "align": AlignConfig,
+    "compare": CompareConfig,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

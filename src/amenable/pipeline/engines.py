@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Lock
 
 from amenable.chat.template import FORMS
+from amenable.evaluation.model_spec import HELPED_SUFFIX
 from amenable.generation.engine import Request
 from amenable.generation.local import LocalEngine, Speaker
 from amenable.generation.remote import RemoteEngine
@@ -21,8 +22,6 @@ from amenable.store.workspace import Workspace
 
 GUEST_KEY = "AMENABLE_GUEST_KEY"
 """The environment variable with the key that a guest's address asks for, if it does."""
-HELPED = " (helped)"
-"""A base, shown three examples: the same weights under a second name."""
 
 
 def split_helped(name: str) -> tuple[str, bool]:
@@ -31,7 +30,7 @@ def split_helped(name: str) -> tuple[str, bool]:
     >>> split_helped("gemma-3-270m (helped)")
     ('gemma-3-270m', True)
     """
-    return name.removesuffix(HELPED), name.endswith(HELPED)
+    return name.removesuffix(HELPED_SUFFIX), name.endswith(HELPED_SUFFIX)
 
 
 class EngineRoom:
@@ -66,7 +65,9 @@ class EngineRoom:
         """All models of the library, a base under both of its names; none is loaded for it."""
         rows = self._rows().values()
         helped = [
-            ModelRef(row.name + HELPED, row.sha256) for row in rows if row.chat_form == "plain"
+            ModelRef(row.name + HELPED_SUFFIX, row.sha256)
+            for row in rows
+            if row.chat_form == "plain"
         ]
         return [*map(_ref, rows), *helped]
 

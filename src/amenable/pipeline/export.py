@@ -9,6 +9,7 @@ from amenable.generation.engine import Request
 from amenable.generation.local import LocalEngine, Speaker
 from amenable.models.merge import save_merged, save_speech
 from amenable.models.policy import INFO_FILE, Policy
+from amenable.pipeline.card import CARD_FILE, card_of
 from amenable.pipeline.config import ExportConfig
 from amenable.pipeline.engines import open_engine
 from amenable.pipeline.finetune import FILM_PROMPTS, FILM_SETTINGS
@@ -16,6 +17,7 @@ from amenable.records.conversation import Conversation
 from amenable.records.errors import ConflictError, ModelError
 from amenable.records.sample import ModelRef
 from amenable.store import library
+from amenable.store.artifacts import write_whole
 from amenable.store.workspace import Workspace
 
 BACK = "loaded back"
@@ -61,6 +63,7 @@ def export_model(workspace: Workspace, name: str, folder: Path, config: ExportCo
         source = workspace.folder / row.folder / file
         if source.is_file():
             shutil.copyfile(source, unfinished / file)
+    write_whole(unfinished / CARD_FILE, card_of(workspace, name).encode())
     unfinished.rename(folder)
     before = _replies(engine, name)
     after = _replies(_load_back(workspace, row.base, folder, speaker), BACK)

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from amenable.chat.batch import cut
 from amenable.chat.encode import Encoder, TokenRow
@@ -19,7 +20,7 @@ from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.engines import family_form, load_policy
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch, read_film
-from amenable.pipeline.sources import training_conversations
+from amenable.pipeline.sources import LEARNED_FROM, Demonstrations, demonstrations
 from amenable.pipeline.stage import Context
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
@@ -82,7 +83,8 @@ def finetune(context: Context) -> dict[str, str]:
     config = read_config(FinetuneConfig, context.run.config)
     with context.workspace.database.read() as session:
         base = library.model(session, context.run.inputs["model"])
-        conversations = [each.conversation for each in training_conversations(session)]
+        # The same in every attempt: what is imported or mended meanwhile is for the next run.
+        learned = Demonstrations.kept(context.folder) or demonstrations(session)
     base_folder = context.workspace.folder / base.folder
     form = family_form(base_folder)
     policy = load_policy(base_folder, base)
@@ -93,7 +95,8 @@ def finetune(context: Context) -> dict[str, str]:
         policy.adapters.add(LEARNER, shape, seed=seed_for(context.run.seed, "adapter"))
     else:
         policy.adapters.add_markers_only(LEARNER, marker_ids)
-    taught = training_rows(encoder, conversations, config, context.run.seed)
+    taught = training_rows(encoder, learned.conversations, config, context.run.seed)
+    learned.keep(context.folder)
     method = FinetuneMethod(
         policy,
         taught.rows,
@@ -109,9 +112,10 @@ def finetune(context: Context) -> dict[str, str]:
     progress = fit(method, weights, config.fit, keeping, on_step(context, film))
     context.stop_here()
     film.frame(progress.step)
-    lineage = Lineage(base=base, parent=base, number=1, is_simulated=False)
-    cut_short = {"cut": str(taught.num_cut)} if taught.num_cut else {}
-    return {"model": keep_policy(context, policy, lineage)} | cut_short
+    lineage = Lineage(
+        base=base, parent=base, number=1, is_simulated=False, learned_from=learned.about()
+    )
+    return {"model": keep_policy(context, policy, lineage), **taught.counts()}
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,11 @@ class TrainingRows:
     rows: list[TokenRow]
     num_cut: int
     """Demonstrations that lost their end, also where nothing to learn was left of them."""
+
+    def counts(self) -> dict[str, str]:
+        """For the run's record."""
+        cut_short = {"cut": str(self.num_cut)} if self.num_cut else {}
+        return {"demonstrations": str(len(self.rows)), **cut_short}
 
     @property
     def sha256(self) -> str:
@@ -171,6 +180,8 @@ class Lineage:
     number: int
     is_simulated: bool
     """Whether simulated judgements went into it; a parent's are passed on."""
+    learned_from: Mapping[str, Any] | None = None
+    """Its demonstrations; None where it learned from people's choices."""
 
 
 def kept_before(context: Context) -> str | None:
@@ -229,6 +240,7 @@ def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
             "bytes": sum(path.stat().st_size for path in folder.iterdir()),
             "terms": base.info.get("terms", ""),
             "version": lineage.number,
+            **({LEARNED_FROM: lineage.learned_from} if lineage.learned_from else {}),
         },
     )
     with workspace.database.write() as session:

@@ -80,21 +80,22 @@ def _follow(session: Session) -> str | None:
     queued = loop.advance(session)
     if queued is not None:
         return queued
-    if LoopState.of(session).step("improve").status != "next":
+    state = LoopState.of(session)
+    if state.has_child or state.step("sample").status != "done":
         return None
     if len(state.judged_pile.runs or ()) < NUM_DRAWINGS:
         return loop.draw_more(session)
-    return loop.improve(session, AlignConfig())
+    return loop.improve(session, AlignConfig()) if state.can_improve else None
 
 
 def _summary(workspace: Workspace) -> dict[str, Any]:
     with workspace.database.read() as session:
         state = LoopState.of(session)
         done = runs.list_runs(session, statuses=("done",), limit=1000)
-    if state.step("compare").status != "done":
+    compare = state.step("compare")
+    if compare.status != "done" or compare.run is None:
         raise UnfinishedError(f"The loop cannot go on by itself: {state.next_step.sentence}")
-    compare = next(run for run in done if run.stage == "compare")
-    path = workspace.run_folder(compare.id) / RESULT_FILE
+    path = workspace.run_folder(compare.run.id) / RESULT_FILE
     result = json.loads(path.read_text(encoding="utf-8"))
     seconds = {
         stage: round(sum(run.seconds or 0 for run in done if run.stage == stage), 1)

@@ -5,17 +5,48 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from amenable.feedback import tasks
 from amenable.pipeline.config import NUM_PROOF_PAIRS
 from amenable.records.run import Run
 from amenable.store import runs, settings
+from amenable.store.tables import JudgementRow, TaskRow
 
 START_KEY = "loop.start"
 """Setting: the first run of the loop; runs before it belong to an earlier one."""
 DEFAULT_BASE = "gemma-3-270m"
 NUM_RUNS = 1000
+NEWEST_VOTE = "newest_vote"
+"""Role of the newest vote that a run read, beside how many it read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """Choices that stand, known by how many they are and by the newest one's id.
+
+    A vote that is taken back and given again is a new one: their number alone would not tell.
+    """
+
+    num: int = 0
+    newest: int = 0
+
+    @classmethod
+    def on(cls, session: Session, pile: tasks.Pile) -> Self:
+        query = (
+            select(func.count(JudgementRow.id), func.max(JudgementRow.id))
+            .join(TaskRow, TaskRow.id == JudgementRow.task_id)
+            .where(pile.holds(), JudgementRow.undone_at.is_(None), JudgementRow.choice != "skip")
+        )
+        num, newest = session.execute(query).one()
+        return cls(num, newest or 0)
+
+    def have_news_for(self, run: Run) -> bool:
+        """Whether the run learned without the newest; older runs wrote down their number alone."""
+        if NEWEST_VOTE in run.outputs:
+            return self.newest > int(run.outputs[NEWEST_VOTE])
+        return self.num > int(run.outputs.get("judged", "0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +60,15 @@ class Wanted:
     def is_like(self, run: Run) -> bool:
         return (
             run.stage == self.stage
-            and run.inputs == self.inputs
+            and run.inputs in (self.inputs, self._inputs_before)
             and run.config.get("purpose") == self.config.get("purpose")
             and run.config.get("against") == self.config.get("against")
         )
+
+    @property
+    def _inputs_before(self) -> Mapping[str, str]:
+        """As runs had them before the newest vote was written down."""
+        return {role: name for role, name in self.inputs.items() if role != NEWEST_VOTE}
 
 
 @dataclass(frozen=True)
@@ -143,22 +179,22 @@ class History:
         config = {"purpose": "proof", "against": self.parent, "num_prompts": NUM_PROOF_PAIRS}
         return Wanted("sample", {"model": self.child}, config)
 
-    def last_comparison(self, num_blind: int = 0) -> Wanted:
+    def last_comparison(self, blind: Votes | None = None) -> Wanted:
         """Measured once the new version is there, and again when its blind pairs are judged."""
-        models = f"{self.base},{self.parent},{self.child}"
-        votes = {"blind": str(num_blind)} if num_blind else {}
-        return Wanted("compare", {"models": models, **votes})
+        inputs = {"models": f"{self.base},{self.parent},{self.child}"}
+        if blind is not None and blind.num:
+            inputs |= {"blind": str(blind.num), NEWEST_VOTE: str(blind.newest)}
+        return Wanted("compare", inputs)
 
-    def following(self, proof: tasks.Progress) -> Wanted | None:
+    def following(self, proof: tasks.Progress, blind: Votes) -> Wanted | None:
         """The next run that needs nobody; None if a run has to end or a person to act first."""
         has_proof = self.improved is not None and self.has_done(self.proof_sampling())
-        num_blind = 0 if proof.open else proof.done
         chain: list[tuple[bool, Wanted]] = [
             (self.done("prepare") is not None, self.finetuning()),
             (self.version_1 is not None, self.sampling()),
             (self.has_done(self.sampling()), self.first_comparison()),
             (self.improved is not None, self.proof_sampling()),
-            (has_proof, self.last_comparison(num_blind)),
+            (has_proof, self.last_comparison(None if proof.open else blind)),
         ]
         return next(
             (wanted for is_ready, wanted in chain if is_ready and self.like(wanted) is None), None

@@ -4,7 +4,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 from amenable.records.errors import ConfigError
@@ -19,20 +19,28 @@ def read_config(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     >>> read_config(AlignConfig, {"dpo": {"beta": 0.2}}).dpo.beta
     0.2
     """
-    hints = typing.get_type_hints(kind)
-    known = {each.name for each in fields(cast("Any", kind))}
+    return cast("ConfigT", _filled(kind(), values))
+
+
+def _filled(default: Any, values: Mapping[str, Any]) -> Any:
+    """A group keeps the defaults that its owner gives it: Improve learns slower than finetuning."""
+    hints = typing.get_type_hints(type(default))
+    known = {each.name for each in fields(default)}
     for name in values:
         if name not in known:
             raise ConfigError(name, values[name], must=f"be one of {', '.join(sorted(known))}")
-    given = {name: _read(name, hints[name], value) for name, value in values.items()}
-    return kind(**given)
+    given = {
+        name: _read(name, hints[name], value, getattr(default, name))
+        for name, value in values.items()
+    }
+    return replace(default, **given)
 
 
-def _read(name: str, hint: Any, value: Any) -> Any:
+def _read(name: str, hint: Any, value: Any, default: Any) -> Any:
     if is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ConfigError(name, value, must="be a group of knobs")
-        return read_config(cast("type[Any]", hint), cast("Mapping[str, Any]", value))
+        return _filled(default, cast("Mapping[str, Any]", value))
     if typing.get_origin(hint) is typing.Literal:
         if value not in typing.get_args(hint):
             raise ConfigError(name, value, must=f"be one of {', '.join(typing.get_args(hint))}")

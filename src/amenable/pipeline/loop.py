@@ -9,18 +9,20 @@ from sqlalchemy.orm import Session
 from amenable.feedback import tasks
 from amenable.feedback.export import comparisons
 from amenable.pipeline import fitting
-from amenable.pipeline.config import AlignConfig, PrepareConfig
+from amenable.pipeline.config import STAGE_CONFIGS, AlignConfig, PrepareConfig
 from amenable.pipeline.history import (
     DEFAULT_BASE,
     START_KEY,
     History,
+    Votes,
     Wanted,
     for_judging,
     is_for_judging,
 )
+from amenable.pipeline.knobs import read_config
 from amenable.records.errors import ConfigError, ConflictError
 from amenable.records.run import Run
-from amenable.store import runs, settings
+from amenable.store import library, runs, settings
 
 StepName = Literal["prepare", "finetune", "sample", "judge", "improve", "compare"]
 StepStatus = Literal["done", "running", "next", "waiting", "failed"]
@@ -93,7 +95,8 @@ class LoopState:
         history = History.of(session)
         judged = tasks.progress(session, history.judged_pile)
         proof = tasks.progress(session, history.proof_pile)
-        steps = _steps(history, judged, proof)
+        blind = Votes.on(session, history.proof_pile)
+        steps = _steps(history, judged, blind)
         return cls(
             steps=steps,
             base=history.base,
@@ -106,7 +109,7 @@ class LoopState:
             proof_pile=history.proof_pile,
             judged=judged,
             proof=proof,
-            can_improve=_can_improve(history, judged),
+            can_improve=_can_improve(history, Votes.on(session, history.judged_pile)),
             next_step=_next_step(steps, judged, proof),
         )
 
@@ -125,9 +128,17 @@ def begin(session: Session, config: PrepareConfig, *, base: str = DEFAULT_BASE) 
     `base` is a known model, a hub id, a folder or a file. What follows is for `advance`.
     """
     existing = History.of(session).current("prepare")
-    if existing is not None and existing.inputs.get("model") == base and existing.status in BEGUN:
+    if existing is not None and existing.status in BEGUN and is_of(session, existing, base):
         return existing.id
     return begin_anew(session, config, base=base)
+
+
+def is_of(session: Session, prepare: Run, base: str) -> bool:
+    """Whether this run fetches that base, by its name in the library or by where it comes from."""
+    asked_for = prepare.inputs.get("model")
+    name = prepare.outputs.get("model", asked_for)
+    origins = (row.origin for row in library.models(session) if row.name == name)
+    return base in (asked_for, name, *origins)
 
 
 def begin_anew(session: Session, config: PrepareConfig, *, base: str = DEFAULT_BASE) -> str:
@@ -143,7 +154,8 @@ def advance(session: Session) -> str | None:
     What failed or was stopped is not tried again: that is a person's decision.
     """
     history = History.of(session)
-    wanted = history.following(tasks.progress(session, history.proof_pile))
+    pile = history.proof_pile
+    wanted = history.following(tasks.progress(session, pile), Votes.on(session, pile))
     return None if wanted is None else _queue(session, wanted)
 
 
@@ -163,7 +175,7 @@ def improve(session: Session, config: AlignConfig) -> str:
     newest = history.current("align", history.parent)
     if newest is not None and newest.status in runs.OPEN:
         raise ConflictError(f"An improvement is {newest.status} already: run {newest.id}.")
-    if not _can_improve(history, judged):
+    if not _can_improve(history, Votes.on(session, history.judged_pile)):
         raise ConflictError(
             f"{history.child} has learned from these judgements already; judge some more first."
         )
@@ -196,25 +208,27 @@ def compare(session: Session, names: Sequence[str]) -> str:
 
 
 def _queue(session: Session, wanted: Wanted, *, seed: int = DEFAULT_SEED) -> str:
+    # What was fitted to a person's time goes under what the step itself asks for. The defaults are
+    # written out: a later version of this program may have others.
+    knobs = fitting.kept_knobs(session, wanted.stage) | dict(wanted.config)
+    config = read_config(STAGE_CONFIGS[wanted.stage], knobs)
     return runs.queue(
         session,
         stage=wanted.stage,
         inputs=wanted.inputs,
-        # What was fitted to a person's time goes under what the step itself asks for.
-        config=fitting.kept_knobs(session, wanted.stage) | dict(wanted.config),
+        config=asdict(config),
         seed=seed,
     )
 
 
-def _can_improve(history: History, judged: tasks.Progress) -> bool:
+def _can_improve(history: History, judged: Votes) -> bool:
     newest = history.current("align", history.parent)
-    if judged.done < ENOUGH_TO_IMPROVE or (newest is not None and newest.status in runs.OPEN):
+    if judged.num < ENOUGH_TO_IMPROVE or (newest is not None and newest.status in runs.OPEN):
         return False
-    learned = newest.outputs.get("judged", "0") if newest is not None else "0"
-    return judged.done > int(learned)
+    return newest is None or judged.have_news_for(newest)
 
 
-def _steps(history: History, judged: tasks.Progress, proof: tasks.Progress) -> tuple[Step, ...]:
+def _steps(history: History, judged: tasks.Progress, blind: Votes) -> tuple[Step, ...]:
     sample_run = history.like(history.sampling())
     align_run = history.current("align", history.parent)
     is_enough = judged.done >= ENOUGH_TO_IMPROVE
@@ -226,7 +240,7 @@ def _steps(history: History, judged: tasks.Progress, proof: tasks.Progress) -> t
         ("sample", sample_run, "waiting"),
         ("judge", None, "done" if is_judged else "next" if has_pairs else "waiting"),
         ("improve", align_run, "next" if is_judged else "waiting"),
-        ("compare", _compare_run(history, proof), "waiting"),
+        ("compare", _compare_run(history, blind), "waiting"),
     ]
     return tuple(
         Step(name=name, title=TITLES[name], status=_status(run, without=status), run=run)
@@ -234,7 +248,7 @@ def _steps(history: History, judged: tasks.Progress, proof: tasks.Progress) -> t
     )
 
 
-def _compare_run(history: History, proof: tasks.Progress) -> Run | None:
+def _compare_run(history: History, blind: Votes) -> Run | None:
     """Several runs make the last step; the one at work, or that failed or ended it, is shown."""
     if history.improved is None:
         if history.number > 1:
@@ -242,7 +256,7 @@ def _compare_run(history: History, proof: tasks.Progress) -> Run | None:
         run = history.like(history.first_comparison())
         return None if run is None or run.status == "done" else run
     last = history.like(history.last_comparison())
-    with_blind = history.like(history.last_comparison(proof.done)) if proof.done else None
+    with_blind = history.like(history.last_comparison(blind)) if blind.num else None
     if with_blind or last:
         return with_blind or last
     run = history.like(history.proof_sampling())

@@ -3,16 +3,17 @@
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import torch
 from sqlalchemy.orm import Session
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from amenable.models.catalogue import KNOWN_MODELS
+from amenable.models.faults import first_line
 from amenable.models.head import CHUNK_ROWS
-from amenable.models.policy import compute_dtype
+from amenable.models.policy import compute_device, compute_dtype, refuse_more_than_text
 from amenable.pipeline import costs
 from amenable.pipeline.config import AlignConfig, CompareConfig, FinetuneConfig, SampleConfig
 from amenable.pipeline.costs import StageCost
@@ -41,6 +42,8 @@ class Shape:
     hidden: int
     layers: int
     vocabulary: int
+    embedding: int = 0
+    """Weights of an embedding of its own; none where it is the head as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Machine:
     gpu: str | None
     """The name of an idle GPU that this torch cannot use, or of the one it uses."""
     gpu_is_used: bool
+    gpu_memory_bytes: int | None = None
+    """Of the GPU that is used; None where the processor computes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +83,7 @@ class Plan:
     @property
     def fits(self) -> bool:
         most = max(stage.memory_bytes for stage in self.stages.values())
-        return most < self.machine.memory_bytes
+        return most < (self.machine.gpu_memory_bytes or self.machine.memory_bytes)
 
 
 def make_plan(workspace: Workspace, name: str) -> Plan:
@@ -100,7 +105,7 @@ def shape_of(workspace: Workspace, name: str) -> tuple[Shape, int]:
         return Shape(**known.shape), known.download_bytes
     shape = _shape_from_config(folder or Path(name))
     is_here = folder is not None or Path(name).is_dir()
-    return shape, 0 if is_here else 2 * (shape.backbone + shape.head)
+    return shape, 0 if is_here else 2 * (shape.backbone + shape.head + shape.embedding)
 
 
 def _library_folder(session: Session, workspace: Workspace, name: str) -> Path | None:
@@ -114,44 +119,66 @@ def _library_folder(session: Session, workspace: Workspace, name: str) -> Path |
 def _shape_from_config(place: Path) -> Shape:
     try:
         config = AutoConfig.from_pretrained(str(place), trust_remote_code=False)
+        refuse_more_than_text(config)
         with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config)
+            return _shape(AutoModelForCausalLM.from_config(config))
+    except ModelError:
+        raise
     except Exception as error:  # hub, network and config readers each have their own classes
-        reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"{place} is no model that can be planned for: {reason} "
+            f"{place} is no model that can be planned for: {first_line(error)} "
             "Name a model of the library, a folder or a hub id."
         ) from error
-    head = network.get_output_embeddings().weight
+
+
+def _shape(network: PreTrainedModel) -> Shape:
+    embedding = cast("Any", network.get_input_embeddings()).weight
+    head = cast("Any", network.get_output_embeddings()).weight
+    apart = 0 if embedding is head else embedding.numel()
     total = sum(parameter.numel() for parameter in network.parameters())
-    embeddings = {id(head): head, id(network.get_input_embeddings().weight): head}
+    config = network.config
     return Shape(
-        backbone=total - len(embeddings) * head.numel(),
+        backbone=total - head.numel() - apart,
         head=head.numel(),
         hidden=int(config.hidden_size),
         layers=int(config.num_hidden_layers),
         vocabulary=int(config.vocab_size),
+        embedding=apart,
     )
 
 
 def probe() -> Machine:
     """The rate of matrix products as training makes them, in the precision that is used here."""
-    dtype = compute_dtype()
-    left, right = torch.randn(1024, 640).to(dtype), torch.randn(640, 2048).to(dtype)
+    device, dtype = compute_device(), compute_dtype()
+    is_gpu = device.type == "cuda"
+    return Machine(
+        cores=psutil.cpu_count(logical=False) or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        gflops=_gflops(device, dtype),
+        dtype=str(dtype).removeprefix("torch."),
+        gpu=find_gpu(),
+        gpu_is_used=is_gpu,
+        gpu_memory_bytes=torch.cuda.get_device_properties(device).total_memory if is_gpu else None,
+    )
+
+
+def _gflops(device: torch.device, dtype: torch.dtype) -> float:
+    left = torch.randn(1024, 640).to(device, dtype)
+    right = torch.randn(640, 2048).to(device, dtype)
     product = left @ right  # the first call also sets up the kernels
+    _wait_for(device)
     began, rounds = time.perf_counter(), 0
     while time.perf_counter() - began < PROBE_SECONDS:
         torch.mm(left, right, out=product)
         rounds += 1
-    seconds = time.perf_counter() - began
-    return Machine(
-        cores=psutil.cpu_count(logical=False) or 1,
-        memory_bytes=psutil.virtual_memory().total,
-        gflops=2 * 1024 * 640 * 2048 * rounds / seconds / 1e9,
-        dtype=str(dtype).removeprefix("torch."),
-        gpu=find_gpu(),
-        gpu_is_used=torch.cuda.is_available(),
-    )
+    _wait_for(device)
+    return 2 * 1024 * 640 * 2048 * rounds / (time.perf_counter() - began) / 1e9
+
+
+def _wait_for(device: torch.device) -> None:
+    """A GPU is given products faster than it makes them."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def find_gpu() -> str | None:
@@ -208,11 +235,11 @@ def memory_needed(
     """Weights, one chunk of the head, what backward keeps, and the program itself.
 
     Each version that speaks beside its base has the layers once more, its adapter folded in;
-    embedding and head are shared.
+    embedding and head are shared, and are one matrix in most small models.
     """
     program = 700_000_000
     width = DTYPE_BYTES[dtype]
-    weights = width * (shape.head + (1 + num_versions) * shape.backbone)
+    weights = width * (shape.head + shape.embedding + (1 + num_versions) * shape.backbone)
     head_chunk = CHUNK_ROWS * shape.vocabulary * 4
     kept = training_tokens * shape.layers * shape.hidden * ACTIVATION_NUMBERS * width
     return program + weights + head_chunk + kept

@@ -1,5 +1,6 @@
 """Bring a model into the library: fetched, checked, its terms accepted, converted once."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,11 @@ from amenable.store.artifacts import hash_folder, write_whole
 from amenable.store.library import ModelEntry
 from amenable.store.tables import ModelRow
 from amenable.store.workspace import Workspace
+
+READY_MADE = re.compile(r"(^|[-_.])(instruct|chat|it)([-_.]|$)")
+"""Whole parts of a name: by letters alone, an Italian base would be taken as finetuned."""
+LONGEST_BASE_NAME = 60
+"""Of 80; a version's own is the base's with more after it, and is made when all is trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +179,11 @@ def _source(wanted: str, known: KnownModel | None) -> _Source:
         )
     name = Path(wanted).name.removesuffix(".gguf")
     cleaned = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+    cleaned = cleaned.lower()
     # Publishers mark what is finetuned; everything else is taken as a base.
-    is_ready = any(mark in cleaned.lower() for mark in ("instruct", "chat", "-it"))
+    is_ready = READY_MADE.search(cleaned) is not None
     return _Source(
-        name=cleaned.lower().lstrip("._-")[:80] or "model",
+        name=cleaned.lstrip("._-")[:LONGEST_BASE_NAME] or "model",
         kind="instruct" if is_ready else "base",
         licence="not stated",
         terms="The terms of this model were not read; its publisher's apply.",

@@ -2,21 +2,12 @@
 
 from pathlib import Path
 
-from amenable.pipeline.stage import Context
 from amenable.records.errors import NotFoundError
 from amenable.reports.compare import comparison_page
-from amenable.reports.model_card import model_card
 from amenable.reports.result import REPORT_FILE, RESULT_FILE, Result, from_json
 from amenable.store import runs
 from amenable.store.artifacts import write_whole
 from amenable.store.workspace import Workspace
-
-
-def report(context: Context) -> dict[str, str]:
-    """`inputs.run` is the comparison's run; without it the newest one."""
-    run_id = context.run.inputs.get("run") or newest_comparison(context.workspace)
-    write_report(context.workspace.run_folder(run_id))
-    return {"run": run_id, "report": REPORT_FILE}
 
 
 def write_report(folder: Path) -> Path:
@@ -43,15 +34,3 @@ def newest_comparison(workspace: Workspace) -> str:
     if done is None:
         raise NotFoundError("comparison", "newest", known=[run.id for run in found])
     return done.id
-
-
-def newest_card(workspace: Workspace, model: str) -> str:
-    """A model card in Markdown from the newest comparison that has this model."""
-    with workspace.database.read() as session:
-        found = runs.list_runs(session, stage="compare")
-    for run in found:
-        if run.status == "done":
-            result = read_result(workspace.run_folder(run.id))
-            if model in result.lineage:
-                return model_card(result, model)
-    raise NotFoundError("comparison of", model)

@@ -20,7 +20,7 @@ from amenable.records.conversation import Conversation
 from amenable.records.errors import ConfigError, DataError
 from amenable.records.sample import ModelRef, Sample, SamplingSettings
 from amenable.records.seeds import seed_for
-from amenable.store.samples import KeptSample, judged_prompt_keys, keep_sample, samples_of
+from amenable.store.samples import KeptSample, judged_prompts, keep_sample, samples_of
 from amenable.store.tables import TaskRow
 
 ENOUGH_TO_LEAVE_SOME = 4 * NUM_PROOF_PAIRS
@@ -53,6 +53,8 @@ def sample(context: Context) -> dict[str, str]:
     if num:  # an earlier attempt died between laying them out and its own end
         return {"model": model, "pairs": str(num)}
     candidates = _candidates(context, config, (model, other))
+    if not candidates:
+        return {"model": model, "pairs": "0"}
     engine = open_engine(context.workspace, sorted({model, other}))
     pairs, num_left_out = _that_fit(engine, candidates, config.num_prompts)
     if not pairs:
@@ -73,27 +75,29 @@ def _num_laid_out(session: Session, run_id: str) -> int:
 
 
 def _candidates(context: Context, config: SampleConfig, models: tuple[str, str]) -> Sequence[_Pair]:
-    """All pairs that could be drawn, in the order in which they are."""
+    """All pairs that could be drawn, in the order in which they are.
+
+    None for proof if every prompt was judged before: the comparison then does without blind pairs.
+    """
     with context.workspace.database.read() as session:
         prompts = _keyed(feedback_prompts(session))
-        judged = judged_prompt_keys(session)
+        judged = judged_prompts(session)
     if not prompts:
         raise DataError("There is no prompt to reply to. Import some on the Data page.")
     if config.purpose == "proof":
         keys = _fresh(prompts, judged)
-        if not keys:
-            raise DataError(
-                "Every prompt was judged before, so none is left for blind pairs. "
-                "Import some more on the Data page."
-            )
     else:
         aside = _left_aside(prompts, judged)
-        keys = [key for key in prompts if key not in aside]
+        keys = [key for key, prompt in prompts.items() if prompt.conversation not in aside]
         keys.sort(key=lambda key: seed_for(context.run.seed, "order", key))
     settings = SamplingSettings(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p
     )
-    return [_pair(context.run.seed, key, prompts[key], models, settings) for key in keys]
+    seed = context.run.seed
+    if config.purpose == "proof":
+        # The next round draws the child's replies too: they are not to be the blind ones again.
+        seed = seed_for(seed, config.purpose)
+    return [_pair(seed, key, prompts[key], models, settings) for key in keys]
 
 
 def _keyed(prompts: Sequence[PromptExample]) -> dict[str, PromptExample]:
@@ -105,20 +109,23 @@ def _keyed(prompts: Sequence[PromptExample]) -> dict[str, PromptExample]:
     return keyed
 
 
-def _fresh(keys: Mapping[str, object], judged: frozenset[str]) -> list[str]:
+def _fresh(prompts: Mapping[str, PromptExample], judged: frozenset[Conversation]) -> list[str]:
     """Prompts that nobody judged, those for proof first.
 
     What improves is judged meanwhile, but none of the first: so they stay the first.
     """
-    fresh = [key for key in keys if key not in judged]
+    fresh = [key for key, prompt in prompts.items() if prompt.conversation not in judged]
     return sorted(fresh, key=lambda key: seed_for(PROOF_SEED, "proof", key))
 
 
-def _left_aside(keys: Mapping[str, object], judged: frozenset[str]) -> frozenset[str]:
+def _left_aside(
+    prompts: Mapping[str, PromptExample], judged: frozenset[Conversation]
+) -> frozenset[Conversation]:
     """What proof will need: a reply that people have judged before is no blind one."""
-    if len(keys) < ENOUGH_TO_LEAVE_SOME:
+    if len(prompts) < ENOUGH_TO_LEAVE_SOME:
         return frozenset()
-    return frozenset(_fresh(keys, judged)[:NUM_PROOF_PAIRS])
+    keys = _fresh(prompts, judged)[:NUM_PROOF_PAIRS]
+    return frozenset(prompts[key].conversation for key in keys)
 
 
 def _pair(

@@ -1,7 +1,10 @@
 """Which demonstrations and prompts a workspace trains with: the starter set, one's own, or both."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -13,11 +16,16 @@ from amenable.records.errors import DataError, NotFoundError
 from amenable.starter import load as starter
 from amenable.starter.load import STARTER_LICENCE, fingerprint
 from amenable.store import library, settings
+from amenable.store.artifacts import write_whole
 from amenable.store.library import DatasetEntry
 from amenable.store.tables import ExampleRow
 from amenable.store.workspace import Workspace
 
 SETTING = "sources"
+ROWS_FILE, ABOUT_FILE = "demonstrations.jsonl", "demonstrations.json"
+"""In the folder of a run: what it finetunes on, and where that is from."""
+LEARNED_FROM = "learned_from"
+"""In a version's `info`: the same as the second file."""
 STARTER_DEMONSTRATIONS, STARTER_PROMPTS = "starter-demonstrations", "starter-prompts"
 STARTER_TYPES = {STARTER_DEMONSTRATIONS: "conversation", STARTER_PROMPTS: "prompt"}
 """Known also before they are installed."""
@@ -123,22 +131,76 @@ def _is_there(session: Session, name: str) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstrations:
+    """What a run finetunes on: the data sets of the time by their sha256, and mended replies."""
+
+    examples: Sequence[ConversationExample]
+    sets: Mapping[str, str]
+    num_mended: int
+
+    @property
+    def conversations(self) -> list[Conversation]:
+        return [each.conversation for each in self.examples]
+
+    def about(self) -> dict[str, Any]:
+        """All but the rows."""
+        kinds = {check.kind for each in self.examples for check in each.checks}
+        return {
+            "num": len(self.examples),
+            "num_mended": self.num_mended,
+            "sets": dict(self.sets),
+            "kinds": sorted(kinds),
+        }
+
+    def keep(self, folder: Path) -> None:
+        """The small file comes last: where it is, the rows are whole."""
+        rows = "".join(json.dumps(each.to_json()) + "\n" for each in self.examples)
+        write_whole(folder / ROWS_FILE, rows.encode())
+        write_whole(folder / ABOUT_FILE, (json.dumps(self.about(), indent=1) + "\n").encode())
+
+    @classmethod
+    def kept(cls, folder: Path) -> Self | None:
+        """What an earlier attempt of this run began with."""
+        if not (folder / ABOUT_FILE).is_file():
+            return None
+        about = json.loads((folder / ABOUT_FILE).read_text("utf-8"))
+        rows = (folder / ROWS_FILE).read_text("utf-8").splitlines()
+        return cls(
+            examples=[ConversationExample.from_json(json.loads(row)) for row in rows],
+            sets=about["sets"],
+            num_mended=about["num_mended"],
+        )
+
+
 def training_conversations(session: Session) -> list[ConversationExample]:
+    return list(demonstrations(session).examples)
+
+
+def demonstrations(session: Session) -> Demonstrations:
     """What finetuning learns from: sealed rows are left out, mended replies come in."""
-    found = [
+    names = Sources.of(session).demonstrations
+    sealed = sealed_prompts(session)
+    written = [
         ConversationExample.from_json(body)
-        for name in Sources.of(session).demonstrations
+        for name in names
         for body in library.examples(session, name)
     ]
-    found += [
+    mended = [
         ConversationExample(conversation=each.conversation, family=each.family)
         for each in export.mended_demonstrations(session)
     ]
-    sealed = sealed_prompts(session)
-    found = [each for each in found if not asks_any(each.conversation, sealed)]
-    if not found:
+    written, mended = (
+        [each for each in found if not asks_any(each.conversation, sealed)]
+        for found in (written, mended)
+    )
+    if not written and not mended:
         raise DataError("There is no demonstration to learn from. Import some on the Data page.")
-    return found
+    return Demonstrations(
+        examples=[*written, *mended],
+        sets={name: library.dataset(session, name).sha256 for name in names},
+        num_mended=len(mended),
+    )
 
 
 def feedback_prompts(session: Session) -> list[PromptExample]:

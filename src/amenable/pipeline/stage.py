@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 import psutil
 
+from amenable.models.faults import is_out_of_memory
 from amenable.models.memory import give_back
 from amenable.pipeline.processes import process_name
 from amenable.pipeline.progress import RunLog
@@ -32,8 +33,6 @@ RECORD_SECONDS = 120.0
 """How long the end of a run waits for room or its turn; less than a frozen worker is given."""
 RECORD_PAUSE_SECONDS = 2.0
 LONGEST_ERROR = 500
-NO_MEMORY = ("out of memory", "not enough memory", "allocate memory", "alloc_failed")
-"""What torch, CUDA, its libraries, Metal and the system say."""
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +165,7 @@ def _one_line(workspace: Workspace, run_id: str, error: Exception) -> str:
     if is_disk_full(error):
         return "The disk is full. Free some room, then continue this run."
     details = _kept(workspace.logs / f"{run_id}.log", trace)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return f"There was not enough memory; smaller batches need less. {details}"
     said = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_ERROR]
     return f"{said} (a fault of this program). {details}"
@@ -180,14 +179,6 @@ def _kept(path: Path, trace: str) -> str:
         log.warning("%s cannot be written: %s", path, error)
         return "Its details could not be written down."
     return f"Details: logs/{path.name}"
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Torch says it by a RuntimeError; torch itself is not asked, since pages do without it."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | OSError) and any(words in said for words in NO_MEMORY)
-    )
 
 
 class _Pulse:

@@ -4,7 +4,6 @@ from amenable.pipeline.align import align
 from amenable.pipeline.compare import compare
 from amenable.pipeline.finetune import finetune
 from amenable.pipeline.prepare import prepare
-from amenable.pipeline.report import report
 from amenable.pipeline.sample import sample
 from amenable.pipeline.stage import Stage
 
@@ -14,5 +13,4 @@ STAGES: dict[str, Stage] = {
     "sample": sample,
     "align": align,
     "compare": compare,
-    "report": report,
 }

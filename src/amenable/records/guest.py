@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from amenable.records.errors import ConfigError
 
@@ -25,10 +25,20 @@ class Guest:
         if found is None:
             return None
         model, address = found.groups()
-        parts = urlsplit(address)
-        if not model or parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = _split(address)
+        if not model or parts is None:
             raise ConfigError("the guest", f"{model}@…", must="be written NAME@http://ADDRESS")
         if parts.username or parts.query or parts.fragment or "," in name:
             must = "hold no key, comma or query; the key goes into AMENABLE_GUEST_KEY"
             raise ConfigError("the guest", f"{model}@{parts.hostname}", must=must)
         return cls(model, address.rstrip("/").removesuffix("/v1"))
+
+
+def _split(address: str) -> SplitResult | None:
+    """None where nobody can be asked: no web address, no host, or a port that is none."""
+    try:
+        parts = urlsplit(address)
+        can_be_asked = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if can_be_asked else None

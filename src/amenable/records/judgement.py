@@ -1,10 +1,9 @@
-"""What people say about replies: choices between two, mended and written replies, thumbs."""
+"""What people say about replies: choices between two, mended and written replies."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from amenable.records.conversation import Conversation
-from amenable.records.sample import Sample
 
 Choice = Literal["left", "right", "tie", "both_bad"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
@@ -66,13 +65,3 @@ class Demonstration:
     conversation: Conversation
     family: str = ""
     source: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Thumbs up or down on one sample, with an optional reason."""
-
-    sample: Sample
-    is_good: bool
-    person: str
-    reason: str = ""

@@ -1,9 +1,11 @@
 """A reply with its provenance: which model, which settings, which seed, and why it stopped."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from amenable.records.conversation import Conversation
+from amenable.records.errors import ConfigError
 
 StopReason = Literal["stop", "length", "cancelled"]
 
@@ -12,12 +14,6 @@ StopReason = Literal["stop", "length", "cancelled"]
 class ModelRef:
     """A model by name and by the sha256 of its content; the name may change, the content not."""
 
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetRef:
     name: str
     sha256: str
 
@@ -33,6 +29,17 @@ class SamplingSettings:
     """Keep only the k likeliest tokens; 0 keeps all."""
     stop: tuple[str, ...] = ()
     """Texts that end a reply, besides the model's own end-of-turn token; not part of the reply."""
+
+    def __post_init__(self) -> None:
+        """Else top_p 0 would leave no token to draw, and a negative temperature the unlikeliest."""
+        if self.max_new_tokens < 1:
+            raise ConfigError("max_new_tokens", self.max_new_tokens, must="be at least 1")
+        if not 0 <= self.temperature < math.inf:
+            raise ConfigError("temperature", self.temperature, must="be at least 0")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError("top_p", self.top_p, must="lie in (0, 1]")
+        if self.top_k < 0:
+            raise ConfigError("top_k", self.top_k, must="be at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,43 +4,50 @@ from collections.abc import Mapping
 
 from amenable.records.measurement import Difference, Row
 from amenable.reports.numbers import interval_text, p_text, signed, value_text, verdict
-from amenable.reports.result import Result
+from amenable.reports.result import Lineage, Result
 
 SIMULATED = (
     "Simulated people judged in place of real ones. What this card says of votes and preferences "
     "shows that the loop works, and nothing about what people want."
 )
+NOT_MEASURED = "## What was measured\n\nNothing yet: no comparison has these weights."
 LIMITS = (
     "A small model learns manners from feedback, not knowledge: it can be wrong in a fluent voice.",
+    "No test of safety, bias or privacy was made.",
+)
+LIMITS_OF_FIGURES = (
     "Measured on English requests of the kinds named above; elsewhere nothing is known.",
     "Checks are rules: they see form, not truth, taste or harm.",
-    "No test of safety, bias or privacy was made.",
 )
 
 
-def model_card(result: Result, name: str) -> str:
-    """The card of one of the compared models."""
-    lineage = result.lineage[name]
+def model_card(name: str, lineage: Mapping[str, Lineage], result: Result | None) -> str:
+    """`lineage` holds the model and what it comes from; `result` its figures, if there are any."""
+    mine = lineage[name]
+    limits = [*LIMITS, *LIMITS_OF_FIGURES, *_weakest(result, name)] if result else LIMITS
     sections = [
         f"# {_cell(name)}",
-        _cell(result.headline),
-        f"> **Simulated.** {SIMULATED}" if result.simulated_people else "",
-        _facts("What it is", {"trained from": lineage.parent or "", **lineage.facts}),
-        _ancestors(result, name),
-        _measured(result, name),
-        _measuring(result),
-        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in (*LIMITS, *_weakest(result, name))),
+        *(_opening(result) if result else ()),
+        _facts("What it is", {"trained from": mine.parent or "", **mine.facts}),
+        _ancestors(lineage, name),
+        *((_measured(result, name), _measuring(result)) if result else (NOT_MEASURED,)),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _ancestors(result: Result, name: str) -> str:
+def _opening(result: Result) -> tuple[str, ...]:
+    simulated = f"> **Simulated.** {SIMULATED}" if result.simulated_people else ""
+    return _cell(result.headline), simulated
+
+
+def _ancestors(lineage: Mapping[str, Lineage], name: str) -> str:
     """Parent, grandparent …, with the terms that came down from them."""
     said: list[str] = []
-    parent = result.lineage[name].parent
-    while parent is not None and parent in result.lineage and len(said) < len(result.lineage):
-        said.append(_facts(f"From: {_cell(parent)}", result.lineage[parent].facts))
-        parent = result.lineage[parent].parent
+    parent = lineage[name].parent
+    while parent is not None and parent in lineage and len(said) < len(lineage):
+        said.append(_facts(f"From: {_cell(parent)}", lineage[parent].facts))
+        parent = lineage[parent].parent
     return "\n\n".join(said)
 
 

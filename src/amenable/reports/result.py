@@ -85,6 +85,8 @@ class Training:
     run_id: str
     loss: tuple[CurvePoint, ...]
     film: tuple[Frame, ...] = ()
+    kinds_taught: tuple[str, ...] | None = None
+    """Kinds of check that its demonstrations asked for; None where nobody wrote them down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from scipy import stats
 from amenable.records.score import Score
 from amenable.stats.intervals import (
     NUM_DRAWS,
+    Floats,
     Interval,
     cluster_sums,
     draw_means,
@@ -42,9 +43,7 @@ def paired_bootstrap(
 ) -> Difference:
     """The mean of second minus first, by drawing whole prompts again and again.
 
-    Interval and p value come from the same draws. Few prompts draw too surely (three won of three
-    give an interval of no width), so p is never below 2^(1 - k) for k prompts that differ: the
-    least that any exact test of signs can reach. With one prompt nothing can be told: p is 1.
+    Interval and p value come from the same draws. With one prompt nothing can be told: p is 1.
     """
     sums, counts = cluster_sums([p.second - p.first for p in pairs], [p.key for p in pairs])
     estimate = float(sums.sum() / counts.sum())
@@ -55,13 +54,24 @@ def paired_bootstrap(
         return Difference(interval=endless, p_value=1.0)
     draws = draw_means(sums, counts, seed=seed, num_draws=num_draws)
     low, high = percentile_ends(draws, level)
-    # One is added on both sides: no number of draws shows that something never happens.
-    tail = 1 + min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    least = 2.0 ** (1 - int((sums != 0).sum()))
     return Difference(
         interval=Interval(estimate=estimate, low=low, high=high, n=len(sums), level=level),
-        p_value=min(1.0, max(least, 2 * tail / (num_draws + 1))),
+        p_value=two_sided_p(draws, num_differing=int((sums != 0).sum())),
     )
+
+
+def two_sided_p(draws: Floats, *, num_differing: int) -> float:
+    """The share of a difference's draws on the rarer side of zero, doubled.
+
+    Few things draw too surely (three won of three give an interval of no width), so p is never
+    below 2^(1 - k) for k things that differ: the least that any exact test of signs can reach.
+
+    >>> two_sided_p(np.full(9999, 0.3), num_differing=3)
+    0.25
+    """
+    # One is added on both sides: no number of draws shows that something never happens.
+    tail = 1 + min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    return min(1.0, max(2.0 ** (1 - num_differing), 2 * tail / (len(draws) + 1)))
 
 
 def pair_scores(first: Iterable[Score], second: Iterable[Score]) -> list[Pair]:

@@ -131,8 +131,11 @@ def remove_model(session: Session, name: str) -> str:
 
 
 def free_name(session: Session, wanted: str) -> str:
-    """The wanted name, or the first free one after it: "wanted-2"."""
-    return _free(wanted, set(session.scalars(select(ModelRow.name))))
+    """The wanted name, or the first free one after it: "wanted-2".
+
+    A version that was removed keeps its name: runs and votes that name it are about it alone.
+    """
+    return _free(wanted, {*session.scalars(select(ModelRow.name)), *_trained(session)})
 
 
 def add_dataset(
@@ -242,6 +245,17 @@ def _users(session: Session, name: str) -> list[str]:
         for run_id, inputs in runs
         if any(name in str(value).split(",") for value in inputs.values())
     ]
+
+
+def _trained(session: Session) -> set[str]:
+    """What runs made, removed or not; what came from elsewhere comes again under its own name."""
+    query = select(RunRow.inputs, RunRow.outputs).where(
+        RunRow.status == "done", RunRow.stage != "prepare"
+    )
+    made = (
+        (inputs.get("model"), outputs.get("model")) for inputs, outputs in session.execute(query)
+    )
+    return {name for source, name in made if name is not None and name != source}
 
 
 def _free(wanted: str, taken: Collection[str]) -> str:

@@ -100,13 +100,15 @@ def as_kept(row: SampleRow) -> KeptSample:
     )
 
 
-def judged_prompt_keys(session: Session) -> frozenset[str]:
-    """Prompts of which somebody has judged or skipped a pair of replies: they were seen."""
+def judged_prompts(session: Session) -> frozenset[Conversation]:
+    """Prompts of which somebody has judged or skipped a pair of replies: they were seen.
+
+    The words themselves: keys may be numbers of rows, which mean another prompt in another file.
+    """
     query = (
-        select(SampleRow.prompt_key)
+        select(SampleRow.prompt)
         .join(TaskRow, TaskRow.left_sample_id == SampleRow.id)
         .join(JudgementRow, JudgementRow.task_id == TaskRow.id)
         .where(JudgementRow.undone_at.is_(None))
-        .distinct()
     )
-    return frozenset(session.scalars(query))
+    return frozenset(Conversation.from_json(prompt) for prompt in session.scalars(query))

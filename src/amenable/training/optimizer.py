@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amenable.records.errors import ModelError
+
 BETAS, EPSILON = (0.9, 0.95), 1e-8
 
 
@@ -54,7 +56,10 @@ class MasterWeights:
         """One update; gives the length of the gradient before it was shortened."""
         grad_norm = nn.utils.clip_grad_norm_(self.masters.values(), max_grad_norm)
         if not math.isfinite(float(grad_norm)):
-            raise FloatingPointError("the gradient is not finite")
+            raise ModelError(
+                "Training has diverged: its gradient is not finite. Train anew with a lower "
+                "fit.learning-rate."
+            )
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
         self._adamw.step()

@@ -1,20 +1,24 @@
 """amenable start: what happens before any process runs."""
 
+from pathlib import Path
+
 import pytest
 
 from amenable.apps.cli.main import status_of
 from amenable.pipeline import supervise
 from amenable.pipeline.supervise import ADDRESS, alone, free_port
-from amenable.store import runs, settings
+from amenable.store import library, runs, settings
+from amenable.store.library import ModelEntry
+from amenable.store.runs import RunEnd
 from amenable.store.sqlite import StorageError
 from amenable.store.workspace import Workspace, write_for_owner
 
 WORDS = ("start", "--base", "smollm2-135m", "--accept-licence", "--minutes", "0")
 
 
-def start(workspace: Workspace) -> int:
+def start(workspace: Workspace, words: tuple[str, ...] = WORDS) -> int:
     folder = str(workspace.folder)
-    return status_of([*WORDS, "--workspace", folder, "--port", str(free_port())])
+    return status_of([*words, "--workspace", folder, "--port", str(free_port())])
 
 
 @pytest.fixture
@@ -55,6 +59,36 @@ def test_a_start_copies_the_database_first(workspace: Workspace):
     assert copy.name.startswith("amenable-daily-")
     with workspace.database.read() as session:
         assert [run.stage for run in runs.list_runs(session)] == ["prepare"]
+
+
+@pytest.mark.usefixtures("runs_nothing")
+@pytest.mark.parametrize("is_by_path", [False, True])
+def test_the_same_base_by_path_or_by_name_goes_on_with_the_loop(
+    workspace: Workspace, tmp_path: Path, is_by_path: bool
+):
+    origin = tmp_path / "Mine"
+    origin.mkdir()
+    entry = ModelEntry(
+        name="mine",
+        sha256="0" * 64,
+        kind="base",
+        chat_form="plain",
+        licence="CC0",
+        origin=str(origin),
+        folder="library/mine",
+    )
+    begun, again = (str(origin), "mine") if is_by_path else ("mine", str(origin))
+    with workspace.database.write() as session:
+        library.add_model(session, entry)
+        inputs = {"model": begun}
+        run_id = runs.queue(session, stage="prepare", inputs=inputs, config={}, seed=0)
+        runs.start(session, run_id, "1@1.00")
+        runs.finish(session, run_id, "1@1.00", RunEnd(status="done", outputs={"model": "mine"}))
+
+    assert start(workspace, ("start", "--base", again)) == 0
+
+    with workspace.database.read() as session:
+        assert [run.id for run in runs.list_runs(session)] == [run_id]
 
 
 @pytest.mark.usefixtures("runs_nothing")

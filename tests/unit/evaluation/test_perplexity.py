@@ -42,6 +42,31 @@ def test_rows_by_hand():
     assert difference.low > 0  # worse on each text, so on each draw of texts
 
 
+def test_two_texts_are_never_surer_than_their_signs():
+    read = {
+        "base": [text("a", 10, 4), text("b", 20, 6), text("c", 5, 2)],
+        "v1": [text("a", 12, 4), text("b", 24, 6), text("c", 5, 2)],
+    }
+
+    for row in perplexity_rows(read, [BASE, V1], seed=1):
+        (difference,) = row.differences
+        assert difference.p >= 0.5  # two texts differ: 2 / 2^2; the third says nothing
+        assert difference.could_be_chance
+
+
+def test_many_texts_that_differ_alike_are_no_chance():
+    read = {
+        name: [text(f"t{at}", 10 + at + more, 4) for at in range(12)]
+        for name, more in (("base", 0), ("v1", 2))
+    }
+
+    by_token, _ = perplexity_rows(read, [BASE, V1], seed=1)
+
+    (difference,) = by_token.differences
+    assert difference.p == pytest.approx(2**-11)  # all twelve are worse; no draw is better
+    assert not difference.could_be_chance
+
+
 def test_other_tokens_are_left_out_of_perplexity_and_it_says_so():
     read = {
         "base": [text("a", 10, 4), text("b", 20, 6)],

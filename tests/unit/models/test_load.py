@@ -69,6 +69,18 @@ def test_a_folder_that_brings_code_is_not_run(tmp_path: Path):
         copy_folder(source, tmp_path / "ours", no_words)
 
 
+def test_a_model_of_texts_and_pictures_is_refused_before_its_weights_are_read(tmp_path: Path):
+    source = save_tiny(tmp_path / "theirs")
+    text = json.loads((source / "config.json").read_text("utf-8"))
+    (source / "config.json").write_text(
+        json.dumps({"model_type": "gemma3", "text_config": text}), "utf-8"
+    )
+    (source / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="only text-only models are supported"):
+        copy_folder(source, tmp_path / "ours", no_words)
+    assert not (tmp_path / "ours").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from tests.tiny import FAMILIES, Family, save_tiny, tiny_policy
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PhiConfig, PhiForCausalLM
 
 from amenable.chat.template import FORMS
-from amenable.models.policy import Policy
+from amenable.models.policy import Policy, compute_dtype
 from amenable.records.errors import ModelError, NotFoundError
 
 ROWS = torch.tensor([[2, 4, 20, 21, 5, 30], [2, 7, 40, 41, 0, 0]])  # the second has two of padding
@@ -88,6 +88,66 @@ def test_a_broken_folder_ends_in_one_line_that_names_it(tmp_path: Path, what: st
         Policy.load(folder)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_head_with_a_bias_is_refused_before_it_is_left_out(tmp_path: Path):
+    config = PhiConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    PhiForCausalLM(config).save_pretrained(tmp_path / "phi")
+    with pytest.raises(ModelError, match=r"kind 'phi' bend their logits \(a bias of the head\)"):
+        Policy.load(tmp_path / "phi", torch.float32)
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
+
+
+def test_capped_logits_are_refused(tmp_path: Path):
+    folder = save_tiny(tmp_path / "base")
+    change_config(folder, final_logit_softcapping=30.0)
+    with pytest.raises(ModelError, match="final_logit_softcapping"):
+        Policy.load(folder, torch.float32)
+
+
+def test_a_model_of_texts_and_pictures_is_refused_in_one_line(tmp_path: Path):
+    folder = save_tiny(tmp_path / "base")
+    text = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "gemma3", "text_config": text}), "utf-8"
+    )
+    with pytest.raises(ModelError, match=r"^Models of the kind 'gemma3' .* only text-only models"):
+        Policy.load(folder, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")]
+)
+def test_lack_of_memory_is_not_told_as_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def no_room(*_: object, **__: object) -> None:
+        raise error
+
+    folder = save_tiny(tmp_path / "base")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", no_room)
+    with pytest.raises(type(error)) as caught:
+        Policy.load(folder)
+    assert caught.value is error
+
+
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp32(monkeypatch: pytest.MonkeyPatch):
+    def is_supported(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert compute_dtype() == torch.float32
 
 
 def test_a_folder_from_elsewhere_has_no_notes_of_ours(tmp_path: Path):

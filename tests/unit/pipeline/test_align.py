@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -48,7 +49,7 @@ def compared(choice: Choice, mended: str | None = None, right: str = "Right.") -
 def texts(comparisons: list[Comparison], max_tokens: int = 100) -> list[tuple[str, str]]:
     """Chosen and rejected, as the loss sees them: targets alone, the end of turn left out."""
     found: list[tuple[str, str]] = []
-    for pair in training_pairs(ENCODER, comparisons, max_tokens):
+    for pair in training_pairs(ENCODER, comparisons, max_tokens).pairs:
         chosen, rejected = (
             ENCODER.decode([id_ for id_, on in zip(*row, strict=True) if on]) for row in pair
         )
@@ -76,24 +77,29 @@ def test_a_mended_reply_is_chosen_over_both_that_were_shown():
     ]
 
 
+def asked_at_length() -> Comparison:
+    return replace(
+        compared("left"),
+        prompt=Conversation.of(("user", "word " * 90)),
+        right=Judged("b", has_end=True),
+    )
+
+
 def test_equal_replies_and_replies_beyond_the_limit_are_left_out():
     kept = [compared("left"), compared("right")]
     assert len(texts([*kept, compared("left", right="Left.")])) == 2
-    long = Comparison(
-        prompt=Conversation.of(("user", "word " * 90)),
-        left=Judged("a", has_end=True),
-        right=Judged("b", has_end=True),
-        choice="left",
-        person="Ada",
-        is_simulated=False,
-        seconds_spent=1.0,
-    )
-    assert len(texts([*kept, long], max_tokens=60)) == 2
+    found = training_pairs(ENCODER, [*kept, asked_at_length()], 60)
+    assert (len(found.pairs), found.num_left_out) == (2, 1)
+
+
+def test_prompts_that_leave_no_room_are_named_as_the_reason():
+    with pytest.raises(DataError, match=r"2 of the judged prompts leave no room .* 60 tokens"):
+        training_pairs(ENCODER, [asked_at_length(), asked_at_length()], 60)
 
 
 def test_a_reply_that_was_cut_off_has_no_end_to_learn_from():
     (end,) = ENCODER.tokenizer.encode("<end_of_turn>", add_special_tokens=False).ids
-    rows = training_pairs(ENCODER, [compared("left", right=CUT_OFF), compared("left")], 100)
+    rows = training_pairs(ENCODER, [compared("left", right=CUT_OFF), compared("left")], 100).pairs
     ends = [
         [any(id_ == end and on for id_, on in zip(*row, strict=True)) for row in pair]
         for pair in rows

@@ -15,10 +15,13 @@ from amenable.evaluation.perplexity import TextLogProb
 from amenable.evaluation.task import EvaluationPrompt
 from amenable.evaluation.win_rate import BlindChoice
 from amenable.generation.engine import Request, ScriptedEngine, never
+from amenable.pipeline.card import card_of
 from amenable.pipeline.compare import compare
+from amenable.pipeline.compare_sources import specs_of, training_of
 from amenable.pipeline.comparison import Material, Votes, Watch, compare_models
 from amenable.pipeline.config import CompareConfig
-from amenable.pipeline.report import newest_card, read_result, report, write_report
+from amenable.pipeline.report import newest_comparison, read_result, write_report
+from amenable.pipeline.sources import LEARNED_FROM
 from amenable.pipeline.stage import Context, execute, resume
 from amenable.records.check import Check
 from amenable.records.conversation import Conversation
@@ -315,7 +318,7 @@ def run_it(workspace: Workspace, run_id: str, engine: ReadingScript) -> Run:
     def compare_scripts(context: Context) -> dict[str, str]:
         return compare(context, open_engine)
 
-    return execute(workspace, run_id, {"compare": compare_scripts, "report": report})
+    return execute(workspace, run_id, {"compare": compare_scripts})
 
 
 NAMES = ["plain", "plain (helped)", "one"]
@@ -383,19 +386,88 @@ def test_a_report_is_made_anew_from_the_stored_result(library_of_two: Workspace)
     page = library_of_two.run_folder(compared_run) / "report.html"
     before = page.read_text()
     page.write_text("lost")
-    with library_of_two.database.write() as session:
-        run_id = runs.queue(session, stage="report", inputs={}, config={}, seed=1)
 
-    run = run_it(library_of_two, run_id, ReadingScript(NAMES))
-
-    assert run.outputs == {"run": compared_run, "report": "report.html"}
+    assert newest_comparison(library_of_two) == compared_run
+    assert write_report(library_of_two.run_folder(compared_run)) == page
     assert page.read_text() == before
-    assert newest_card(library_of_two, "one").startswith("# one\n")
+
+
+def test_the_kinds_taught_and_the_facts_are_those_of_the_version(library_of_two: Workspace):
+    """Its run wrote down what it learned from; today's data sets, the starter's, are others."""
+    about = {"num": 1234, "num_mended": 5, "sets": {"mine": "abc"}, "kinds": ["max_words"]}
+    with library_of_two.database.write() as session:
+        row = library.model(session, "one")
+        row.info = row.info | {LEARNED_FROM: about}
+    run_id = queue(library_of_two)
+
+    run_it(library_of_two, run_id, ReadingScript(NAMES))
+
+    result = read_result(library_of_two.run_folder(run_id))
+    assert result.settings.kinds_also_taught == ("max_words",)
+    assert result.lineage["one"].facts["demonstrations"] == (
+        "1,234 from mine (sha256 abc); mended replies among them: 5"
+    )
+
+
+def test_a_later_version_was_taught_what_its_parent_was(library_of_two: Workspace):
+    about = {"num": 1, "num_mended": 0, "sets": {}, "kinds": ["max_words"]}
+    with library_of_two.database.write() as session:
+        one = library.model(session, "one")
+        one.info = one.info | {LEARNED_FROM: about}
+        entry = ModelEntry(name="two", sha256="2" * 64, kind="policy", chat_form="gemma",
+                           licence="CC0-1.0", origin="", folder="library/two", parent="one",
+                           run_id=one.run_id)  # fmt: skip
+        library.add_model(session, entry)
+        (spec,) = specs_of(session, ["two"])
+    assert [each.kinds_taught for each in training_of(library_of_two, [spec])] == [("max_words",)]
+
+
+def test_a_card_has_the_figures_of_these_very_weights_and_lineage_in_any_case(
+    library_of_two: Workspace,
+):
+    before = card_of(library_of_two, "one")
+    run_id = queue(library_of_two)
+    run_it(library_of_two, run_id, ReadingScript(NAMES))
+    measured = read_result(library_of_two.run_folder(run_id)).model("one")
+    with library_of_two.database.write() as session:
+        library.model(session, "one").sha256 = measured.sha256
+    after = card_of(library_of_two, "one")
+
+    for card in (before, after):
+        assert card.startswith("# one\n")
+        assert "## From: plain" in card
+        assert "**licence:** CC0-1.0" in card
+    assert "no comparison has these weights" in before
+    assert "| measure |" in after
+
+    with library_of_two.database.write() as session:
+        library.model(session, "one").sha256 = "other weights under the same name"
+    assert "no comparison has these weights" in card_of(library_of_two, "one")
+
+
+def test_a_card_tells_no_folder_of_this_machine(library_of_two: Workspace, tmp_path: Path):
+    with library_of_two.database.write() as session:
+        library.model(session, "plain").origin = str(tmp_path / "my-base")
+    card = card_of(library_of_two, "one")
+    assert str(tmp_path) not in card
+    assert "**origin:** a file or folder named my-base" in card
+
+
+def test_a_result_that_is_gone_costs_the_card_its_figures_and_no_more(library_of_two: Workspace):
+    run_id = queue(library_of_two)
+    run_it(library_of_two, run_id, ReadingScript(NAMES))
+    path = library_of_two.run_folder(run_id) / "result.json"
+    with library_of_two.database.write() as session:
+        measured = read_result(path.parent).model("one")
+        library.model(session, "one").sha256 = measured.sha256
+    for spoil in (lambda: path.write_text("{}"), path.unlink):
+        spoil()
+        assert "no comparison has these weights" in card_of(library_of_two, "one")
 
 
 def test_without_a_comparison_there_is_nothing_to_report(library_of_two: Workspace, tmp_path: Path):
     with pytest.raises(NotFoundError):
-        newest_card(library_of_two, "one")
+        newest_comparison(library_of_two)
     with pytest.raises(NotFoundError):
         read_result(tmp_path)
     with pytest.raises(NotFoundError):

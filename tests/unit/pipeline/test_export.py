@@ -36,6 +36,10 @@ def test_the_replies_are_the_same_and_the_terms_go_with_it(
     assert (exported.same, exported.total) == (5, 5)
     assert exported.to_json()["same_replies"] == 5
     assert (tmp_path / "out" / "LICENCE.txt").read_text("utf-8") == "Some terms."
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert card.startswith(f"# {version}\n")
+    assert "## From: tiny" in card
+    assert "starter-demonstrations" in card
     speech = json.loads((tmp_path / "out" / "generation_config.json").read_text("utf-8"))
     assert speech["eos_token_id"] == [5, 1]
     assert (tmp_path / "out" / "chat_template.jinja").is_file()

@@ -8,6 +8,7 @@ from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queu
 
 from amenable.chat.encode import Encoder
 from amenable.chat.template import chat_form
+from amenable.datasets.examples import ConversationExample
 from amenable.generation.engine import Request
 from amenable.models.policy import Policy
 from amenable.pipeline.config import FinetuneConfig
@@ -20,13 +21,19 @@ from amenable.pipeline.finetune import (
     training_rows,
 )
 from amenable.pipeline.progress import RunLog, read_film, read_metrics, read_progress
-from amenable.pipeline.sources import install_starter
+from amenable.pipeline.sources import (
+    LEARNED_FROM,
+    STARTER_DEMONSTRATIONS,
+    Sources,
+    install_starter,
+)
 from amenable.pipeline.stage import Context, execute, resume
 from amenable.pipeline.stages import STAGES
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
 from amenable.records.sample import SamplingSettings
 from amenable.store import library, runs
+from amenable.store.library import DatasetEntry
 from amenable.store.tables import RunRow
 from amenable.store.workspace import Workspace
 
@@ -206,6 +213,42 @@ def test_what_loses_its_end_is_counted(workspace: Workspace, base: str):
 
     every = run(workspace, "finetune", base, SMALL_FINETUNE | {"max_tokens": 40})
     assert 1 <= int(every.outputs["cut"]) <= SMALL_FINETUNE["limit"], every.error
+
+
+def test_a_run_goes_on_with_what_it_began_with_and_says_what_that_was(
+    workspace: Workspace, base: str
+):
+    """Other data sets are chosen while it waits: they are for the next run."""
+    config = SMALL_FINETUNE | {"fit": SMALL_FIT | {"num_epochs": 3}}
+    unbroken = run(workspace, "finetune", base, config)
+    run_id = queue(workspace, "finetune", base, config)
+    assert execute(workspace, run_id, STAGES, should_leave=lambda: True).status == "stopped"
+    folder = workspace.run_folder(run_id)
+    num_before = len(read_metrics(folder))
+    with workspace.database.write() as session:
+        entry = DatasetEntry(name="mine", sha256="mine", kind="messages", source="a test")
+        bodies = [ConversationExample(conversation=each).to_json() for each in CHATS]
+        library.add_dataset(session, entry, bodies)
+        Sources(demonstrations=("mine",)).keep(session)
+        starter = library.dataset(session, STARTER_DEMONSTRATIONS)
+
+    resume(workspace, run_id)
+    ended = execute(workspace, run_id, STAGES)
+
+    assert ended.outputs == {**unbroken.outputs, "model": "tiny-instruct-1-2"}
+    assert ended.outputs["demonstrations"] == "6"
+    # From its checkpoint, and with the very rows: the losses are those of an unbroken run.
+    losses = [
+        [line["loss"] for line in read_metrics(workspace.run_folder(each))]
+        for each in (unbroken.id, run_id)
+    ]
+    assert losses[0] == losses[1]
+    assert 1 <= num_before < len(losses[1])
+    with workspace.database.read() as session:
+        about = library.model(session, ended.outputs["model"]).info[LEARNED_FROM]
+    assert about["sets"] == {STARTER_DEMONSTRATIONS: starter.sha256}
+    assert (about["num"], about["num_mended"]) == (starter.num_rows, 0)
+    assert json.loads((folder / "demonstrations.json").read_text("utf-8")) == about
 
 
 def test_a_run_that_died_after_its_version_was_kept_makes_no_second_one(

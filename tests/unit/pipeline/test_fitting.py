@@ -1,7 +1,9 @@
+from dataclasses import asdict
+
 import pytest
 
 from amenable.pipeline import fitting, loop
-from amenable.pipeline.config import PrepareConfig
+from amenable.pipeline.config import FinetuneConfig, PrepareConfig
 from amenable.pipeline.fitting import LEAST, Amounts, Costs, fit
 from amenable.records.errors import ConfigError
 from amenable.store import runs
@@ -61,7 +63,7 @@ def test_the_loop_takes_the_knobs_that_were_kept(database: Database):
         runs.finish(session, first, "me", RunEnd(status="done", outputs={"model": "base"}))
         second = loop.advance(session)
         assert second is not None
-        assert runs.get(session, second).config == {"limit": 300}
+        assert runs.get(session, second).config == asdict(FinetuneConfig(limit=300))
 
 
 def test_the_whole_work_comes_back(database: Database):

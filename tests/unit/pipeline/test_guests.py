@@ -11,7 +11,6 @@ from tests.unit.serve.test_serve import KEY, SCRIPT, served
 from amenable.generation.engine import Request
 from amenable.pipeline.compare import compare
 from amenable.pipeline.engines import GUEST_KEY, HouseAndGuests
-from amenable.pipeline.report import report
 from amenable.pipeline.stage import execute
 from amenable.records.conversation import Conversation
 from amenable.records.run import Run
@@ -32,7 +31,7 @@ def run_compare(workspace: Workspace, *names: str) -> Run:
             config=CONFIG,
             seed=7,
         )
-    return execute(workspace, run_id, {"compare": compare, "report": report})
+    return execute(workspace, run_id, {"compare": compare})
 
 
 def test_a_guest_is_compared_with_a_model_of_the_library(

@@ -1,7 +1,7 @@
 """Configs out of what a run keeps: filled, checked, refused by name."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -34,6 +34,12 @@ def test_what_is_not_given_keeps_its_default_also_within_a_group():
     assert (found.lora.alpha, type(found.lora.alpha)) == (4.0, float)
 
 
+def test_a_group_keeps_the_defaults_of_its_owner():
+    found = read_config(AlignConfig, {"fit": {"tokens_per_batch": 512}})
+    assert found.fit == replace(AlignConfig().fit, tokens_per_batch=512)
+    assert found.fit.learning_rate < FinetuneConfig().fit.learning_rate
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "said"),
     [
@@ -51,6 +57,8 @@ def test_what_is_not_given_keeps_its_default_also_within_a_group():
         (FinetuneConfig, {"fit": {"learning_rate": float("nan")}}, "learning_rate is nan"),
         (FinetuneConfig, {"fit": {"learning_rate": float("inf")}}, "learning_rate is inf"),
         (FinetuneConfig, {"fit": {"warmup_share": 1.0}}, r"\[0, 1\)"),
+        (FinetuneConfig, {"fit": {"max_grad_norm": 0}}, "max_grad_norm is 0.0, but must be"),
+        (FinetuneConfig, {"fit": {"weight_decay": -0.1}}, "weight_decay is -0.1, but must be"),
         (FinetuneConfig, {"lora": {"rank": 0}}, "rank is 0, but must be at least 1"),
         (SampleConfig, {"temperature": -0.1}, "temperature"),
         (SampleConfig, {"top_p": 0}, r"top_p .* \(0, 1\]"),

@@ -4,22 +4,26 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from amenable.feedback import people, tasks
 from amenable.feedback.tasks import Answer, Purpose, Submission
 from amenable.pipeline import loop
-from amenable.pipeline.config import AlignConfig, PrepareConfig, SampleConfig
+from amenable.pipeline.config import AlignConfig, FinetuneConfig, PrepareConfig, SampleConfig
+from amenable.pipeline.history import NEWEST_VOTE, Votes
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.loop import LoopState
 from amenable.records.conversation import Conversation
 from amenable.records.errors import ConfigError, ConflictError
 from amenable.records.run import Run, RunStatus
 from amenable.records.sample import ModelRef, Sample, SamplingSettings
-from amenable.store import runs
+from amenable.store import library, runs
 from amenable.store.database import Database
+from amenable.store.library import ModelEntry
 from amenable.store.runs import RunEnd
 from amenable.store.samples import keep_sample
+from amenable.store.tables import RunRow
 
 BASE, V1, V2 = "gemma-3-270m", "gemma-3-270m-instruct-1", "gemma-3-270m-instruct-2"
 V3 = "gemma-3-270m-instruct-3"
@@ -45,7 +49,8 @@ def made(session: Session, run: Run) -> dict[str, str]:
     if run.stage == "align":
         state = LoopState.of(session)
         name = f"{BASE}-instruct-{state.number + 1}" + ("-again" if state.has_child else "")
-        return {"model": name, "judged": str(state.judged.done)}
+        votes = Votes.on(session, state.judged_pile)
+        return {"model": name, "judged": str(votes.num), NEWEST_VOTE: str(votes.newest)}
     return {"model": MADE.get(run.stage, run.inputs.get("model", BASE))}
 
 
@@ -80,7 +85,7 @@ def judge(
         pile = state.proof_pile if purpose == "proof" else state.judged_pile
         view = tasks.claim_next(session, who, pile, datetime.now(UTC))
         assert view is not None
-        submission_id = f"{purpose}-{view.task_id}"
+        submission_id = f"{purpose}-{view.task_id}-{view.fence}"
         tasks.submit(
             session,
             Submission(
@@ -92,6 +97,12 @@ def judge(
                 seconds_spent=1.0,
             ),
         )
+
+
+def take_back(session: Session, purpose: Purpose) -> None:
+    state = LoopState.of(session)
+    pile = state.proof_pile if purpose == "proof" else state.judged_pile
+    assert tasks.undo_last(session, people.person(session, "Ada"), pile) is not None
 
 
 def walk(session: Session) -> list[tuple[str, dict[str, str]]]:
@@ -147,7 +158,8 @@ def test_the_loop_runs_by_itself_until_people_are_needed_and_then_to_the_proof(d
         judge(session, 12, purpose="proof")
         # Measured once more, with what people chose.
         models = f"{BASE},{V1},{V2}"
-        assert walk(session) == [("compare", {"models": models, "blind": "12"})]
+        votes = {"blind": "12", "newest_vote": "32"}  # 20 were given before
+        assert walk(session) == [("compare", {"models": models, **votes})]
         assert LoopState.of(session).next_step.deed == "read"
         assert LoopState.of(session).is_closed
 
@@ -162,7 +174,7 @@ def test_queued_runs_carry_what_their_stage_reads(database: Database):
         found = {run.stage: run for run in reversed(runs.list_runs(session))}
 
     assert read_config(PrepareConfig, found["prepare"].config).accept_licence
-    assert found["finetune"].config == {}
+    assert found["finetune"].config == asdict(FinetuneConfig())
     assert found["align"].config == asdict(AlignConfig(max_tokens=99))
     assert found["align"].inputs["model"] == V1
     proof = read_config(SampleConfig, found["sample"].config)
@@ -288,6 +300,27 @@ def test_beginning_twice_begins_once(database: Database):
         assert begin(session) == first
 
 
+@pytest.mark.parametrize("first", ["/models/Mine", "mine"])
+def test_a_base_is_the_same_by_its_name_and_by_where_it_comes_from(database: Database, first: str):
+    entry = ModelEntry(
+        name="mine",
+        sha256="0" * 64,
+        kind="base",
+        chat_form="plain",
+        licence="CC0",
+        origin="/models/Mine",
+        folder="library/mine",
+    )
+    with database.write() as session:
+        library.add_model(session, entry)
+        run_id = begin(session, first)
+        runs.start(session, run_id, "1@1.00")
+        runs.finish(session, run_id, "1@1.00", RunEnd(status="done", outputs={"model": "mine"}))
+
+        assert begin(session, "/models/Mine") == begin(session, "mine") == run_id
+        assert begin(session, "/models/Other") != run_id
+
+
 def test_a_failed_beginning_can_be_repeated(database: Database):
     with database.write() as session:
         first = begin(session)
@@ -394,6 +427,47 @@ def test_more_judgements_improve_the_same_version_once_more(database: Database):
             ("sample", {"model": again}),
             ("compare", {"models": f"{BASE},{V1},{again}"}),
         ]
+
+
+def test_a_blind_vote_that_is_changed_is_measured(database: Database):
+    with database.write() as session:
+        to_judging(session)
+        to_the_end(session)
+        take_back(session, "proof")
+        assert walk(session) == []
+        judge(session, 1, purpose="proof", choice="right")
+        votes = {"blind": "12", "newest_vote": "33"}
+        assert walk(session) == [("compare", {"models": f"{BASE},{V1},{V2}", **votes})]
+        assert walk(session) == []
+        assert LoopState.of(session).is_closed
+
+
+def test_a_vote_that_is_changed_can_be_learned_from(database: Database):
+    with database.write() as session:
+        to_judging(session)
+        judge(session, 21)
+        loop.improve(session, AlignConfig())
+        execute_next(session)
+        take_back(session, "improve")
+        assert not LoopState.of(session).can_improve
+        judge(session, 1, choice="right")
+        assert LoopState.of(session).can_improve
+        loop.improve(session, AlignConfig())
+
+
+def test_runs_that_did_not_write_down_their_newest_vote_go_by_the_number(database: Database):
+    with database.write() as session:
+        to_judging(session)
+        to_the_end(session)
+        for row in session.scalars(select(RunRow)):
+            row.inputs = {role: name for role, name in row.inputs.items() if role != NEWEST_VOTE}
+            row.outputs = {role: name for role, name in row.outputs.items() if role != NEWEST_VOTE}
+
+        assert walk(session) == []
+        assert LoopState.of(session).is_closed
+        assert not LoopState.of(session).can_improve
+        judge(session, 1)
+        assert LoopState.of(session).can_improve
 
 
 def test_more_replies_are_drawn_with_another_seed(database: Database):

@@ -1,9 +1,15 @@
 """What a plan counts, by hand."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.tiny import save_tiny
 
 from amenable.pipeline import costs
-from amenable.pipeline.plan import Machine, Shape, estimate, make_plan, memory_needed
+from amenable.pipeline.plan import Machine, Shape, estimate, make_plan, memory_needed, shape_of
+from amenable.records.errors import ModelError
 from amenable.store.workspace import Workspace
 
 SHAPE = Shape(backbone=1000, head=5000, hidden=8, layers=2, vocabulary=10)
@@ -29,6 +35,44 @@ def test_weights_of_32_bits_take_twice_the_memory():
     ]
     narrow, wide = (plan.compare.memory_bytes for plan in plans)
     assert wide - narrow == 2 * (5000 + 3 * 1000)
+
+
+def test_an_embedding_of_its_own_is_counted_once_and_costs_no_time():
+    plain, wider = (estimate("m", replace(SHAPE, embedding=num), MACHINE, 0) for num in (0, 3000))
+    for stage, cost in plain.stages.items():
+        # Two bytes a weight.
+        assert wider.stages[stage].memory_bytes - cost.memory_bytes == 2 * 3000
+        assert wider.stages[stage].seconds == cost.seconds
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_weight_of_a_model_is_in_its_shape(workspace: Workspace, tmp_path: Path, tied: bool):
+    folder = save_tiny(tmp_path / "base", "chatml", tied=tied)
+    total = json.loads((folder / "amenable.json").read_text("utf-8"))["num_parameters"]
+    shape, download = shape_of(workspace, str(folder))
+    assert shape.backbone + shape.head + shape.embedding == total
+    assert shape.head == shape.vocabulary * shape.hidden
+    assert shape.embedding == (0 if tied else shape.head)
+    assert download == 0
+
+
+def test_a_model_of_texts_and_pictures_is_refused_in_one_line(workspace: Workspace, tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3"}', "utf-8")
+    with pytest.raises(ModelError, match="only text-only models are supported"):
+        shape_of(workspace, str(tmp_path))
+
+
+def test_what_is_no_language_model_is_refused_in_one_line(workspace: Workspace, tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}', "utf-8")
+    with pytest.raises(ModelError, match="is no model that can be planned for"):
+        shape_of(workspace, str(tmp_path))
+
+
+def test_where_a_gpu_computes_its_memory_decides():
+    plan = estimate("m", SHAPE, MACHINE, 0)  # 0.7 GB for the program, and little else
+    assert plan.fits
+    assert not replace(plan, machine=replace(MACHINE, gpu_memory_bytes=5 * 10**8)).fits
+    assert replace(plan, machine=replace(MACHINE, memory_bytes=1, gpu_memory_bytes=10**9)).fits
 
 
 def test_the_last_comparison_counts_both_versions():

@@ -47,7 +47,10 @@ def test_a_folder_is_taken_under_its_name(workspace: Workspace, tmp_path: Path):
         ("my-instruct", "instruct", "gemma"),
         ("gemma-3-270m-it", "instruct", "gemma"),
         ("tiny-chat", "instruct", "gemma"),
+        ("Tiny.Instruct_v2", "instruct", "gemma"),
         ("italian-base", "base", "plain"),
+        ("gpt2-italian", "base", "plain"),
+        ("x-iter-3", "base", "plain"),
     ],
 )
 def test_the_name_says_whether_it_is_ready(
@@ -57,6 +60,13 @@ def test_the_name_says_whether_it_is_ready(
     with workspace.database.read() as session:
         row = library.model(session, name)
     assert (row.kind, row.chat_form) == (kind, form)
+
+
+def test_a_long_name_leaves_room_for_those_of_its_versions(workspace: Workspace, tmp_path: Path):
+    name = add_model(workspace, str(save_tiny(tmp_path / ("long" * 20))), no_words)
+    install_starter(workspace)
+    assert name == "long" * 15
+    assert done(workspace, "finetune", name, SMALL_FINETUNE) == f"{name}-instruct-1"
 
 
 def test_another_model_of_the_same_name_gets_a_name_of_its_own(

@@ -17,7 +17,7 @@ from amenable.pipeline.stages import STAGES
 from amenable.records.run import Run
 from amenable.store import library
 from amenable.store.library import DatasetEntry
-from amenable.store.samples import judged_prompt_keys, samples_of
+from amenable.store.samples import judged_prompts, samples_of
 from amenable.store.tables import RunRow, TaskRow
 from amenable.store.workspace import Workspace
 
@@ -25,7 +25,7 @@ SMALL = {"purpose": "improve", "num_prompts": 6, "max_new_tokens": 6}
 IMPROVE = [tasks.Pile("improve")]
 
 
-def ask_our_own(workspace: Workspace, *texts: str) -> None:
+def ask_our_own(workspace: Workspace, *texts: str, name: str = "own") -> None:
     """From now on these prompts are replied to, under the keys own-0, own-1 and so on."""
     bodies = [
         {
@@ -37,10 +37,10 @@ def ask_our_own(workspace: Workspace, *texts: str) -> None:
         }
         for at, text in enumerate([*texts, "Sealed."])
     ]
-    entry = DatasetEntry(name="own", sha256="0" * 64, kind="prompt-only", source="a test")
+    entry = DatasetEntry(name=name, sha256="0" * 64, kind="prompt-only", source="a test")
     with workspace.database.write() as session:
         library.add_dataset(session, entry, bodies, exam_positions=[len(texts)])
-        Sources(prompts=("own",)).keep(session)
+        Sources(prompts=(name,)).keep(session)
 
 
 def keys_of(workspace: Workspace, ended: Run) -> set[str]:
@@ -107,10 +107,10 @@ def test_proof_sets_two_versions_side_by_side_on_prompts_nobody_judged(
     ended = execute(workspace, run_id, STAGES)
     assert ended.status == "done", ended.error
     with workspace.database.read() as session:
-        judged = judged_prompt_keys(session)
+        judged = judged_prompts(session)
         kept = samples_of(session, run_id)
     assert len(judged) == 6
-    assert not judged & {each.prompt_key for each in kept}
+    assert not judged & {each.sample.prompt for each in kept}
     assert len(kept) == 2 * NUM_PROOF_PAIRS
     left = Counter(each.sample.model.name for each in kept[0::2])
     assert set(left) == {base, version}  # neither model keeps to one side
@@ -225,7 +225,27 @@ def test_the_next_round_leaves_other_prompts_aside(workspace: Workspace, base: s
     assert not second & (first | drawn)
 
 
-def test_proof_takes_fewer_where_few_are_left_and_says_when_none_is(
+def test_a_prompt_counts_as_judged_by_its_words_and_not_by_its_key(workspace: Workspace, base: str):
+    ask_our_own(workspace, *(f"Request {at}" for at in range(6)))
+    done(workspace, "sample", base, SMALL)
+    judge_all(workspace)
+    ask_our_own(workspace, "Other 0", "Request 0", "Other 2", "Other 3", name="other")
+    proof = {"purpose": "proof", "against": base, "num_prompts": 12, "max_new_tokens": 6}
+    drawn = keys_of(workspace, run(workspace, "sample", base, proof))
+    assert drawn == {"own-0", "own-2", "own-3"}
+
+
+def test_a_prompt_that_stands_twice_is_left_aside_twice(workspace: Workspace, base: str):
+    ask_our_own(
+        workspace, *(f"Request {at}" for at in range(50)), *(f"Request {at}" for at in range(50))
+    )
+    done(workspace, "sample", base, SMALL | {"num_prompts": 99})
+    judge_all(workspace)
+    proof = {"purpose": "proof", "against": base, "num_prompts": 12, "max_new_tokens": 6}
+    assert len(keys_of(workspace, run(workspace, "sample", base, proof))) == 12
+
+
+def test_proof_takes_fewer_where_few_are_left_and_does_without_where_none_is(
     workspace: Workspace, base: str
 ):
     ask_our_own(workspace, *(f"Request {at}" for at in range(8)))
@@ -236,7 +256,4 @@ def test_proof_takes_fewer_where_few_are_left_and_says_when_none_is(
     assert len(keys_of(workspace, run(workspace, "sample", base, proof))) == 2
     with workspace.database.write() as session:
         judge_what_waits(session, [tasks.Pile("proof")], seed=1)
-    assert run(workspace, "sample", base, proof).error == (
-        "Every prompt was judged before, so none is left for blind pairs. "
-        "Import some more on the Data page."
-    )
+    assert run(workspace, "sample", base, proof).outputs == {"model": base, "pairs": "0"}

@@ -1,15 +1,22 @@
 """Which data sets the loop may be told to use: what they hold is looked at before a run fails."""
 
+from pathlib import Path
+
 import pytest
+from tests.unit.feedback.test_export import PROMPT, add_pair, judge
 
 from amenable.datasets.examples import ConversationExample, PromptExample
+from amenable.feedback import people
 from amenable.pipeline.sources import (
     STARTER_DEMONSTRATIONS,
     STARTER_PROMPTS,
+    Demonstrations,
     Sources,
+    demonstrations,
     feedback_prompts,
     training_conversations,
 )
+from amenable.records.check import Check
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError, NotFoundError
 from amenable.store import library
@@ -99,17 +106,44 @@ def test_what_repeats_a_sealed_prompt_teaches_nothing(database: Database):
     )
     other = Conversation.of(("user", "What is a dune?"), ("assistant", "A hill of sand."))
     with database.write() as session:
-        demonstrations = [
-            ConversationExample(conversation=each).to_json() for each in (told, other)
-        ]
+        talks = [ConversationExample(conversation=each).to_json() for each in (told, other)]
         prompts = [
             PromptExample(conversation=Conversation.of(("user", text))).to_json()
             for text in ("what is a tide?", "What is a tide?", "What is a wave?")
         ]
-        for name, bodies, exam in (("talks", demonstrations, []), ("asked", prompts, [0])):
+        for name, bodies, exam in (("talks", talks, []), ("asked", prompts, [0])):
             entry = DatasetEntry(name=name, sha256=name, kind=name, source="a test")
             library.add_dataset(session, entry, bodies, exam_positions=exam)
         Sources(demonstrations=("talks",), prompts=("asked",)).keep(session)
         assert [each.conversation for each in training_conversations(session)] == [other]
         kept = [each.conversation.last_user_text() for each in feedback_prompts(session)]
     assert kept == ["What is a wave?"]
+
+
+def test_mended_replies_are_counted_beside_the_data_sets(database: Database):
+    talk = Conversation.of(("user", "What is a dune?"), ("assistant", "A hill of sand."))
+    with database.write() as session:
+        entry = DatasetEntry(name="talks", sha256="abc", kind="messages", source="a test")
+        library.add_dataset(session, entry, [ConversationExample(conversation=talk).to_json()])
+        asked = DatasetEntry(name="asked", sha256="def", kind="prompt", source="a test")
+        body = PromptExample(conversation=Conversation.of(("user", "And a tide?"))).to_json()
+        library.add_dataset(session, asked, [body, body], exam_positions=[0])
+        Sources(demonstrations=("talks",), prompts=("asked",)).keep(session)
+        add_pair(session, 1, "v1", "v1", "improve")
+        ada = people.person(session, "Ada")
+        judge(session, ada, "both_bad", mended="The Baltic.", mended_side="right")
+        found = demonstrations(session)
+    assert found.conversations == [talk, PROMPT.with_reply("The Baltic.")]
+    assert (found.sets, found.num_mended) == ({"talks": "abc"}, 1)
+
+
+def test_what_a_run_began_with_is_read_as_it_was_written(tmp_path: Path):
+    chat = Conversation.of(("user", "Zwei\u2028Zeilen\n"), ("assistant", "Ja 🙂"))
+    example = ConversationExample(
+        conversation=chat, key="k", family="plan", checks=(Check("max_words", 5),)
+    )
+    found = Demonstrations(examples=[example], sets={"mine": "abc"}, num_mended=0)
+    assert Demonstrations.kept(tmp_path) is None
+    found.keep(tmp_path)
+    assert Demonstrations.kept(tmp_path) == found
+    assert found.about()["kinds"] == ["max_words"]

@@ -26,7 +26,8 @@ def test_names_of_the_library_are_no_guests(name: str):
 
 @pytest.mark.parametrize(
     "name", ["@http://host", "m@ftp://host", "m@http://", "m@http://u:k@host", "a,b@http://host",
-             "m@http://host?key=1"],
+             "m@http://host?key=1", "m@http://[::1:11434", "m@http://host:port",
+             "m@http://host:70000", "m@http://host:0"],
 )  # fmt: skip
 def test_what_cannot_be_asked_is_refused(name: str):
     with pytest.raises(ConfigError):

@@ -103,6 +103,24 @@ def test_what_is_no_check_is_refused(data: dict[str, object]):
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_new_tokens": 0},
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_p": float("nan")},
+        {"top_k": -1},
+    ],
+)
+def test_settings_that_nothing_can_be_drawn_with_are_refused(wrong: dict[str, Any]):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        SamplingSettings(**wrong)
+
+
+@pytest.mark.parametrize(
     ("reason", "ends"), [("stop", True), ("length", False), ("cancelled", False)]
 )
 def test_a_reply_ends_by_itself_or_does_not(reason: StopReason, ends: bool):

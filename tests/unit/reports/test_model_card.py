@@ -7,7 +7,7 @@ from amenable.reports.model_card import model_card
 
 
 def test_a_card_names_base_terms_data_numbers_and_limits():
-    card = model_card(result(), "v2")
+    card = model_card("v2", result().lineage, result())
 
     for wanted in ("# v2", "CC0-1.0", "50 % (45 % to 55 %)", "+30 (+20 to +40; p = 0.001)",
                    "could be chance", "Simulated", "## Limits", "Weakest family"):  # fmt: skip
@@ -15,7 +15,7 @@ def test_a_card_names_base_terms_data_numbers_and_limits():
 
 
 def test_families_stay_in_the_report():
-    assert "plan" not in model_card(result(), "v2")
+    assert "plan" not in model_card("v2", result().lineage, result())
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,22 @@ def test_families_stay_in_the_report():
     ],
 )
 def test_text_of_others_stays_text(said: str, written: str):
-    card = model_card(result(said=said), "v2")
+    found = result(said=said)
+    card = model_card("v2", found.lineage, found)
 
     assert said not in card
     assert f"- **origin:** {written}\n" in card
 
 
 def test_real_people_are_not_called_simulated():
-    assert "Simulated" not in model_card(result(simulated_people=False), "v1")
+    found = result(simulated_people=False)
+    assert "Simulated" not in model_card("v1", found.lineage, found)
+
+
+def test_without_figures_a_card_claims_none():
+    card = model_card("v2", result().lineage, None)
+
+    assert "Nothing yet" in card
+    assert "CC0-1.0" in card
+    assert "No test of safety" in card
+    assert "%" not in card

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
@@ -191,9 +192,29 @@ def test_openais_client_names_a_wrong_key(address: str):
         stranger.models.list()
 
 
-def test_without_a_secret_every_route_is_open():
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost:8766", "[::1]:8766", "LOCALHOST"])
+def test_without_a_secret_every_route_is_open_to_this_machine(name: str):
     with served(SCRIPT, secret=None) as url:
-        assert httpx2.get(f"{url}/v1/models").status_code == 200
+        assert httpx2.get(f"{url}/v1/models", headers={"host": name}).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["evil.example", "evil.example:8766", "localhost.evil.example"])
+def test_without_a_secret_a_web_page_whose_name_leads_here_reads_nothing(name: str):
+    with (
+        served(SCRIPT, secret=None) as url,
+        httpx2.Client(base_url=url, headers={"host": name}) as page,
+    ):
+        for answer in (
+            page.get("/v1/models"),
+            page.post("/v1/chat/completions", json=ASK),
+            page.post("/v1/amenable/tokens", json=ASK),
+        ):
+            check_refusal(answer, 421, "only with a key")
+
+
+def test_with_a_secret_any_name_will_do(raw: httpx2.Client):
+    """A key is asked for where others listen too, by names that are not known here."""
+    assert raw.get("/v1/models", headers={"host": "den.home.arpa:8766"}).status_code == 200
 
 
 USER = {"role": "user", "content": "Hi"}
@@ -269,6 +290,20 @@ def test_what_a_model_sees_of_a_prompt(raw: httpx2.Client):
     pieces = raw.post("/v1/amenable/tokens", json=ASK).json()["pieces"]
     assert pieces[0] == {"id": 1, "text": "<user>", "is_structure": True}
     assert [piece["text"] for piece in pieces[1:]] == ["A ", "poem, ", "please. "]
+
+
+def test_what_a_model_sees_once_it_has_replied(raw: httpx2.Client):
+    messages = [*ASK["messages"], {"role": "assistant", "content": "The sea."}]
+    answer = raw.post("/v1/amenable/tokens", json=ASK | {"messages": messages})
+    assert answer.status_code == 200, answer.text
+    texts = [piece["text"] for piece in answer.json()["pieces"]]
+    assert texts == ["<user>", "A ", "poem, ", "please. ", "<assistant>", "The ", "sea. "]
+
+
+def test_what_a_model_sees_begins_with_the_user(raw: httpx2.Client):
+    messages = [{"role": "assistant", "content": "The sea."}]
+    answer = raw.post("/v1/amenable/tokens", json=ASK | {"messages": messages})
+    check_refusal(answer, 400, "user speaks next")
 
 
 def leave_early(address: str, body: dict[str, Any], after: bytes) -> None:
@@ -370,3 +405,51 @@ def test_nobody_at_the_address_is_said_in_one_line():
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     with closing(RemoteEngine(url)) as nobody, pytest.raises(ModelError, match="does not answer"):
         nobody.models()
+
+
+@contextmanager
+def saying(body: str, media_type: str = "application/json") -> Generator[RemoteEngine]:
+    """Whatever is asked, the address answers this, and that all is well."""
+
+    class Sayer(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(200)
+            self.send_header("content-type", media_type)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_POST = answer
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Sayer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with closing(RemoteEngine(f"http://127.0.0.1:{server.server_port}")) as engine:
+                yield engine
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("body", ["<html>Hello</html>", "", "[]", "{}", "null", '{"data": [1]}'])
+def test_an_address_that_is_none_of_this_kind_is_said_in_one_line(body: str):
+    with saying(body) as engine:
+        for ask in (
+            engine.models,
+            lambda: engine.generate([request()]),
+            lambda: engine.tokens("poet", request().prompt),
+        ):
+            with pytest.raises(ModelError, match="no OpenAI-compatible server"):
+                ask()
+
+
+def test_a_stream_of_something_else_is_said_in_one_line():
+    with (
+        saying("data: <html>\n\n", "text/event-stream") as engine,
+        pytest.raises(ModelError, match="no OpenAI-compatible server"),
+    ):
+        list(engine.stream(request()))

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.orm import Session
 
 from amenable.records.errors import ConfigError, ConflictError, NotFoundError
 from amenable.store import library, runs
@@ -116,6 +117,27 @@ def test_a_taken_name_gets_a_number(database: Database):
         library.add_model(session, entry("base-2"))
         assert library.free_name(session, "base") == "base-3"
         assert library.free_name(session, "bas") == "bas"
+
+
+def test_the_name_of_a_removed_version_is_not_given_again(database: Database):
+    def made(session: Session, stage: str, source: str, name: str) -> None:
+        run_id = runs.queue(session, stage=stage, inputs={"model": source}, config={}, seed=0)
+        runs.start(session, run_id, "1@1.00")
+        runs.finish(session, run_id, "1@1.00", RunEnd(status="done", outputs={"model": name}))
+
+    with database.write() as session:
+        made(session, "prepare", "./Base", "base")
+        made(session, "sample", "other", "other")
+        library.add_model(session, entry("base"))
+        library.add_model(session, entry("one", "base"))
+        made(session, "finetune", "base", "one")
+        for name in ("one", "base"):
+            library.remove_model(session, name)
+
+        assert library.free_name(session, "one") == "one-2"
+        # What came from elsewhere may come once more.
+        assert library.free_name(session, "base") == "base"
+        assert library.free_name(session, "other") == "other"
 
 
 def test_rows_come_back_in_order_and_the_exam_stays_sealed(database: Database):

@@ -66,11 +66,20 @@ def test_it_speaks_before_the_first_step_and_after_each(tmp_path: Path):
     assert heard.steps[1][2].keys() == {"loss", "grad_norm", "learning_rate"}
 
 
+class Uneven(Toy):
+    """Every step is two examples, then one by itself."""
+
+    def steps(self, epoch: int) -> list[list[list[int]]]:
+        return [[[1, 2], [6]]]
+
+
 def test_metrics_are_means_over_the_whole_step(tmp_path: Path):
     heard = Heard()
-    run(tmp_path, Toy(), heard)
-    assert heard.steps[1][2]["loss"] == 0.0  # the weight is 0, and so is the first number
-    assert heard.steps[1][2]["grad_norm"] == 0.0
+    run(tmp_path, Uneven(), heard)
+    # The weight is 0: (1 + 4 + 36) / 3; the mean of the two microbatches' means would be 19.25.
+    assert heard.steps[1][2]["loss"] == pytest.approx(41 / 3)
+    # The slope is -2 times the mean of 1, 2 and 6.
+    assert heard.steps[1][2]["grad_norm"] == pytest.approx(6.0)
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, NUM_STEPS])

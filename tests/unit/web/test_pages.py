@@ -1,5 +1,7 @@
 """Every page stands in every state of the loop, and says what it must."""
 
+from pathlib import Path
+
 import pytest
 from starlette.testclient import TestClient
 from tests.journeys.seed import STAGES, Stage, engine
@@ -7,9 +9,11 @@ from tests.journeys.texts import BASE, V1, V2
 from tests.journeys.web import guest
 
 from amenable.apps.web.app import create_app
+from amenable.reports.result import RESULT_FILE
 from amenable.store import runs
 from amenable.store.workspace import Workspace
 
+UNREAD = "The newest result cannot be read"
 PAGES = ("/", "/chat", "/judge", "/data", "/models", "/runs", "/report")
 
 
@@ -104,6 +108,36 @@ def test_the_report_names_the_weakest_family_and_what_could_be_chance(workspace:
     assert "gemma-3-270m (helped)" in html
 
 
+def spoil_newest_result(workspace: Workspace, content: bytes) -> None:
+    with workspace.database.read() as session:
+        run = next(run for run in runs.list_runs(session) if run.stage == "compare")
+    (workspace.run_folder(run.id) / RESULT_FILE).write_bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"models": [], "rows": []}', b"\xff\xfe"])
+def test_a_result_that_cannot_be_read_takes_no_page_away(workspace: Workspace, content: bytes):
+    with guest(workspace, "judged") as client:
+        assert UNREAD not in text(client, "/report")
+        spoil_newest_result(workspace, content)
+        for page in PAGES:
+            text(client, page)
+        html = text(client, "/report")
+
+    assert UNREAD in html
+    assert "Proof comes here" in html
+    assert 'action="/report/compare"' in html
+
+
+def test_while_the_newest_result_cannot_be_read_the_one_before_it_stands(workspace: Workspace):
+    with guest(workspace, "done") as client:
+        spoil_newest_result(workspace, b"{}")
+        html = text(client, "/report")
+
+    assert UNREAD in html
+    assert "this one is older" in html
+    assert "Weakest: arithmetic" in html  # of base and version 1, compared before
+
+
 def test_data_lists_what_was_rejected_and_why(workspace: Workspace):
     with guest(workspace, "judging") as client:
         html = text(client, "/data")
@@ -118,6 +152,31 @@ def test_models_show_licence_and_export(workspace: Workspace):
 
     assert "Gemma Terms of Use" in html
     assert f"amenable export {V1}" in html
+
+
+def test_commands_to_copy_name_a_workspace_that_is_not_the_usual_one(workspace: Workspace):
+    with guest(workspace, "done") as client:
+        html = text(client, "/models")
+        client.cookies.clear()
+        doors = [client.get(path, headers={"accept": "text/html"}).text for path in ("/", "/start")]
+
+    elsewhere = f"--workspace {workspace.folder}"
+    for command in (f"export {V1} ./{V1}", "models add smollm2-135m-instruct"):
+        assert f"<code>amenable {command} {elsewhere}</code>" in html
+        assert f'data-copy="amenable {command} {elsewhere}"' in html
+    for door in doors:
+        assert f"<code>amenable start {elsewhere}</code>" in door
+
+
+def test_commands_to_copy_leave_out_the_usual_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with Workspace.open(Path("amenable-workspace")) as usual, guest(usual, "done") as client:
+        html = text(client, "/models")
+
+    assert "<code>amenable models add smollm2-135m-instruct</code>" in html
+    assert "--workspace" not in html
 
 
 def test_what_people_and_models_wrote_is_only_ever_text(workspace: Workspace):

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import tyro
 
-DEFAULT_WORKSPACE = Path("amenable-workspace")
+from amenable.apps.web import words
+
+DEFAULT_WORKSPACE = words.DEFAULT_WORKSPACE
 
 WorkspaceFolder = Annotated[
     Path,
@@ -21,14 +23,5 @@ Flag = tyro.conf.FlagCreatePairsOff[bool]
 NoDefault = tyro.conf.arg(help_behavior_hint="")
 """For what may be left out: "(default: None)" tells nobody anything."""
 SEED = 7
-
-
-def again(command: str, workspace: Path) -> str:
-    """A command to type, with the workspace if it is not the usual one.
-
-    >>> again("runs list", Path("amenable-workspace")), again("start", Path("/data/ours"))
-    ('amenable runs list', 'amenable start --workspace /data/ours')
-    """
-    if workspace.absolute() == DEFAULT_WORKSPACE.absolute():
-        return f"amenable {command}"
-    return f"amenable {command} --workspace {workspace}"
+again = words.again
+"""Kept where pages find it too: they show commands, and may not import from here."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -26,6 +27,7 @@ from amenable.generation.engine import Engine
 from amenable.records.errors import AmenableError, NotAllowedError, NotFoundError
 from amenable.records.sample import ModelRef, Sample
 
+THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 STATUS_OF: dict[type[Exception], int] = {NotFoundError: 404, NotAllowedError: 401}
 
 
@@ -37,13 +39,14 @@ class Models(Protocol):
 
 
 def create_app(models: Models, secret: str | None) -> FastAPI:
-    """`secret` is the bearer key of every route but /health; None opens them all."""
+    """`secret` is the bearer key of every route but /health; None opens them to this machine."""
     app = FastAPI(title="Amenable", docs_url=None, redoc_url=None, openapi_url=None)
 
     def door(request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if secret is not None and not hmac.compare_digest(given.encode(), secret.encode()):
-            raise NotAllowedError("This address needs its key, as a bearer token.")
+        if secret is None:
+            _check_name(request)
+        else:
+            _check_key(request, secret)
 
     guarded = [Depends(door)]
 
@@ -81,6 +84,22 @@ def create_app(models: Models, secret: str | None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _show_invalid)
     app.add_exception_handler(HTTPException, _show_refused)
     return app
+
+
+def _check_key(request: Request, secret: str) -> None:
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if not hmac.compare_digest(given.encode(), secret.encode()):
+        raise NotAllowedError("This address needs its key, as a bearer token.")
+
+
+def _check_name(request: Request) -> None:
+    """A web page whose own name was made to lead here could read every answer (DNS rebinding)."""
+    try:
+        name = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    except ValueError:
+        name = None
+    if name not in THIS_MACHINE:
+        raise HTTPException(421, "Under this name the address answers only with a key.")
 
 
 async def _show(_: Request, error: Exception) -> JSONResponse:

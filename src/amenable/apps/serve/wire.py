@@ -38,7 +38,10 @@ class ChatRequest(BaseModel):
     n: Annotated[int, Field(ge=1, le=1)] = 1
 
     def conversation(self) -> Conversation:
-        return read_conversation(self.messages)
+        found = read_conversation(self.messages)
+        if found.messages[-1].role != "user":
+            raise ConfigError("messages", "ended by the assistant", must="end with the user")
+        return found
 
     def to_request(self, seed: int) -> Request:
         """`seed` is drawn by the caller where the request names none."""
@@ -58,18 +61,17 @@ class ChatRequest(BaseModel):
 
 
 class TokensRequest(BaseModel):
+    """A conversation may end with the assistant: so it stands until the user goes on."""
+
     model: Name
     messages: Annotated[list[WireMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
 def read_conversation(messages: list[WireMessage]) -> Conversation:
     try:
-        found = Conversation.from_json([message.model_dump() for message in messages])
+        return Conversation.from_json([message.model_dump() for message in messages])
     except ValueError as error:
         raise ConfigError("messages", "out of order", must=f"be in turn ({error})") from error
-    if found.messages[-1].role != "user":
-        raise ConfigError("messages", "ended by the assistant", must="end with the user")
-    return found
 
 
 FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}

@@ -3,7 +3,9 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import jinja2
 from fastapi import FastAPI, Request
@@ -83,7 +85,7 @@ def create_app(
     """The app; it closes its writer, but not the workspace, when it shuts down."""
     address = address or Address()
     writer = GroupWriter(workspace.database)
-    templates = _templates()
+    templates = _templates(workspace.folder)
     sessions = Sessions(workspace.database, writer, workspace.secret(), launch_token)
 
     @asynccontextmanager
@@ -111,7 +113,7 @@ def create_app(
     return app
 
 
-def _templates() -> Jinja2Templates:
+def _templates(folder: Path) -> Jinja2Templates:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -129,6 +131,7 @@ def _templates() -> Jinja2Templates:
     }
     marks = environment.get_template("marks.html").module
     environment.globals |= {"mark": getattr(marks, "mark"), "icon": getattr(marks, "icon")}  # noqa: B009
+    environment.globals["again"] = cast("Any", partial(words.again, workspace=folder))
     return Jinja2Templates(env=environment)
 
 
@@ -199,7 +202,7 @@ def _door(
         "title": title,
         "text": text,
         "hint": "",
-        "command": "amenable start" if status == 401 else "",
+        "command": "start" if status == 401 else "",
         "is_inside": is_inside,
     }
     return templates.TemplateResponse(request, "door.html", content, status_code=status)

@@ -1,19 +1,21 @@
 """What the pages read, straight from the tables and never writing."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from amenable.apps.web import words
 from amenable.pipeline import costs
 from amenable.pipeline.sources import STARTER_DEMONSTRATIONS, Sources
+from amenable.records.errors import DataError
 from amenable.records.run import Run
-from amenable.reports.result import Result, from_json
+from amenable.reports.result import RESULT_FILE, Result, from_json
 from amenable.starter import load as starter
 from amenable.store import runs as run_store
 from amenable.store.tables import (
@@ -88,13 +90,13 @@ def _last_seconds(session: Session, stage: str) -> float | None:
 
 
 def newest_run(session: Session, stage: str, *, status: str = "done") -> Run | None:
-    row = session.scalars(
-        select(RunRow)
-        .where(RunRow.stage == stage, RunRow.status == status)
-        .order_by(RunRow.created_at.desc())
-        .limit(1)
-    ).one_or_none()
+    row = session.scalars(_newest_first(stage, status).limit(1)).one_or_none()
     return row and run_store.as_run(row)
+
+
+def _newest_first(stage: str, status: str) -> Select[RunRow]:
+    runs = select(RunRow).where(RunRow.stage == stage, RunRow.status == status)
+    return runs.order_by(RunRow.created_at.desc())
 
 
 def live_run(session: Session) -> Run | None:
@@ -110,18 +112,29 @@ def live_run(session: Session) -> Run | None:
 
 @dataclass(frozen=True, slots=True)
 class Comparing:
-    """The newest comparison: its run and what it measured."""
+    """A comparison: its run and what it measured."""
 
     run: Run
     result: Result
 
 
 def newest_comparison(session: Session, runs_folder: Path) -> Comparing | None:
-    run = newest_run(session, "compare")
-    if run is None:
-        return None
-    path = runs_folder / run.id / "result.json"
-    return Comparing(run, _read_result(path, path.stat().st_mtime_ns)) if path.is_file() else None
+    """The newest one that can be read.
+
+    A result that is damaged, or of another version of Amenable, must not take away the pages that
+    show it: the button that measures anew stands on one of them.
+    """
+    for row in session.scalars(_newest_first("compare", "done")):
+        path = runs_folder / row.id / RESULT_FILE
+        with suppress(DataError, OSError):
+            return Comparing(run_store.as_run(row), _read_result(path, path.stat().st_mtime_ns))
+    return None
+
+
+def is_newest_unread(session: Session, comparing: Comparing | None) -> bool:
+    """Whether models were compared later than in what could be read."""
+    newest = newest_run(session, "compare")
+    return newest is not None and (comparing is None or comparing.run.id != newest.id)
 
 
 @lru_cache(maxsize=4)
@@ -132,11 +145,9 @@ def _read_result(path: Path, _: int) -> Result:
 
 def report_file(session: Session, runs_folder: Path) -> Path | None:
     """The self-contained report of the newest comparison."""
-    for stage in ("report", "compare"):
-        run = newest_run(session, stage)
-        if run and (path := runs_folder / run.id / "report.html").is_file():
-            return path
-    return None
+    run = newest_run(session, "compare")
+    path = runs_folder / run.id / "report.html" if run else None
+    return path if path and path.is_file() else None
 
 
 def model_rows(session: Session) -> list[ModelRow]:

@@ -1,6 +1,10 @@
 """Numbers, names and moments as people say them."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
+
+DEFAULT_WORKSPACE = Path("amenable-workspace")
 
 STAGE_TITLES = {
     "prepare": "Fetch the base model",
@@ -8,9 +12,19 @@ STAGE_TITLES = {
     "sample": "Write replies to judge",
     "align": "Improve",
     "compare": "Compare",
-    "report": "Write the report",
     "export": "Export",
 }
+ROLE_WORDS = {
+    "pairs": "{} pairs",
+    "comparisons": "votes",
+    "demonstrations": "{} demonstrations",
+    "blind": "{} blind pairs",
+    "judged": "{} judged",
+    "newest_vote": "",
+    "left_out": "{} prompts too long",
+    "cut": "{} cut at their end",
+}
+"""What a run's inputs and outputs hold, where it is no name."""
 TYPE_WORDS = {
     "conversation": "demonstrations",
     "prompt": "prompts",
@@ -132,3 +146,26 @@ def show_space(text: str) -> str:
     '·the⏎\\n'
     """
     return text.replace(" ", "·").replace("\n", "⏎\n") if text else "∅"
+
+
+def again(command: str, workspace: Path) -> str:
+    """A command to type, with the workspace if it is not the usual one.
+
+    >>> again("runs list", Path("amenable-workspace")), again("start", Path("/data/ours"))
+    ('amenable runs list', 'amenable start --workspace /data/ours')
+    """
+    if workspace.absolute() == DEFAULT_WORKSPACE.absolute():
+        return f"amenable {command}"
+    return f"amenable {command} --workspace {workspace}"
+
+
+def roles(found: Mapping[str, str]) -> str:
+    """What went in or came out, in a few words; a role may hold several names, by commas.
+
+    >>> roles({"model": "m-2", "judged": "24", "newest_vote": "311"})
+    'm-2, 24 judged'
+    """
+    texts = [
+        ROLE_WORDS.get(role, "{}").format(name.replace(",", ", ")) for role, name in found.items()
+    ]
+    return ", ".join(text for text in texts if text) or "–"

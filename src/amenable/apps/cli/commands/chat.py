@@ -36,9 +36,15 @@ class ChatArguments:
     workspace: WorkspaceFolder = DEFAULT_WORKSPACE
     json: JsonFlag = False
 
+    def settings(self) -> SamplingSettings:
+        return SamplingSettings(
+            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p
+        )
+
 
 def run(arguments: ChatArguments, out: Out) -> dict[str, Any]:
     needs_training_packages()
+    arguments.settings()  # what cannot be drawn with is refused before a model is loaded for it
     with existing(arguments.workspace) as workspace:
         from amenable.store import library
 
@@ -65,11 +71,7 @@ class Talk:
         self._arguments = arguments
         self._out = out
         self._style = style
-        self._settings = SamplingSettings(
-            max_new_tokens=arguments.max_new_tokens,
-            temperature=arguments.temperature,
-            top_p=arguments.top_p,
-        )
+        self._settings = arguments.settings()
         self._num_turns = 0
 
     def until_quit(self) -> Conversation:

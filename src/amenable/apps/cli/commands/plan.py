@@ -62,14 +62,16 @@ def run(arguments: PlanArguments, out: Out) -> dict[str, Any]:
     return found
 
 
-def fitted_to(workspace: "Workspace", plan: "Plan", minutes: float) -> "Fitted":
+def fitted_to(
+    workspace: "Workspace", plan: "Plan", minutes: float, *, num_drawings: int = 1
+) -> "Fitted":
     """The knobs that make the planned work fit."""
     from amenable.pipeline.fitting import COMPARISONS, Costs, fit, whole_of
 
     costs = Costs(
         finetune=plan.finetune.seconds,
-        sample=plan.sample.seconds,
-        align=plan.align.seconds,
+        sample=num_drawings * plan.sample.seconds,
+        align=num_drawings * plan.align.seconds,
         compare=COMPARISONS * plan.compare.seconds,
     )
     with workspace.database.read() as session:

@@ -62,7 +62,7 @@ def list_runs(arguments: ListArguments, out: Out) -> dict[str, Any]:
                 run.status,
                 words.moment(run.created_at),
                 words.duration(run.seconds),
-                words.shorten(", ".join(run.inputs.values()), LONGEST_CELL),
+                words.shorten(words.roles(run.inputs), LONGEST_CELL),
                 words.shorten(_outcome(run), LONGEST_CELL),
             )
             for run in found
@@ -76,7 +76,7 @@ def list_runs(arguments: ListArguments, out: Out) -> dict[str, Any]:
 def _outcome(run: "Run") -> str:
     if run.status == "failed":
         return run.error or ""
-    return ", ".join(run.outputs.values())
+    return words.roles(run.outputs)
 
 
 def show(arguments: ShowArguments, out: Out) -> dict[str, Any]:

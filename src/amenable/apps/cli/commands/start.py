@@ -58,12 +58,18 @@ def run(arguments: StartArguments, out: Out) -> dict[str, Any]:
 
 def _base(workspace: "Workspace", wanted: str | None) -> str:
     """What the loop begins with: what is asked for now, else what it began with, else the usual."""
-    from amenable.pipeline.loop import DEFAULT_BASE
+    from amenable.pipeline.loop import DEFAULT_BASE, is_of
 
-    if wanted is not None:
-        return place_of(workspace, wanted)
     begun = _prepare_run(workspace)
-    return DEFAULT_BASE if begun is None else begun.inputs.get("model", DEFAULT_BASE)
+    began_with = DEFAULT_BASE if begun is None else begun.inputs.get("model", DEFAULT_BASE)
+    if wanted is None:
+        return began_with
+    place = place_of(workspace, wanted)
+    if begun is None:
+        return place
+    with workspace.database.read() as session:
+        # By path or by name, it is the same base: then the loop goes on.
+        return began_with if is_of(session, begun, place) else place
 
 
 def _prepare_run(workspace: "Workspace") -> "Run | None":
@@ -136,10 +142,12 @@ def _fit(workspace: "Workspace", arguments: StartArguments, base: str, out: Out)
     fitted = None
     if arguments.minutes != 0:
         needs_training_packages()
+        from amenable.pipeline.headless import NUM_DRAWINGS
         from amenable.pipeline.plan import make_plan
 
         plan = make_plan(workspace, base)
-        fitted = fitted_to(workspace, plan, arguments.minutes)
+        num_drawings = NUM_DRAWINGS if arguments.headless else 1
+        fitted = fitted_to(workspace, plan, arguments.minutes, num_drawings=num_drawings)
         out.say(fitted_words(fitted))
         advice = gpu_advice(plan.machine.gpu, is_used=plan.machine.gpu_is_used)
         if advice:

@@ -52,10 +52,17 @@ class Asked(BaseModel):
         return conversation_of(self.messages)
 
 
+class SeenBy(BaseModel):
+    """The conversation with one model: from the first reply on, each has its own."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: Name
+    messages: Annotated[list[Said], Field(min_length=1, max_length=60)]
+
+
 class Seen(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    models: Annotated[list[Name], Field(min_length=1, max_length=2)]
-    messages: Annotated[list[Said], Field(min_length=1, max_length=60)]
+    voices: Annotated[list[SeenBy], Field(min_length=1, max_length=2)]
 
 
 class Thumb(BaseModel):
@@ -223,12 +230,12 @@ def verdict(thumb: Thumb, shop: InShop) -> None:
 
 @router.post("/tokens")
 def tokens(seen: Seen, request: Request, shop: InShop) -> HTMLResponse:
-    """The conversation as the row of tokens that each model is given."""
-    conversation = conversation_of(seen.messages)
+    """Each conversation as the row of tokens that its model is given."""
+    conversations = [(voice.model, conversation_of(voice.messages)) for voice in seen.voices]
     with shop.database.read() as session:
         kinds = queries.model_kinds(session)
     views: list[dict[str, object]] = []
-    for name in seen.models:
+    for name, conversation in conversations:
         pieces = shop.engine.tokens(name, conversation)
         shown = pieces[-MAX_SHOWN_TOKENS:]
         views.append(

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse, Response
 from pydantic import StringConstraints
 from sqlalchemy.orm import Session
@@ -15,7 +15,7 @@ from amenable.apps.web.shop import InShop, Shop
 from amenable.datasets.detect import KINDS
 from amenable.pipeline import loop
 from amenable.pipeline.config import PrepareConfig
-from amenable.pipeline.data import ImportResult, import_file
+from amenable.pipeline.data import import_file
 from amenable.pipeline.sources import STARTER_DEMONSTRATIONS, STARTER_PROMPTS, Sources
 from amenable.records.errors import DataError
 
@@ -29,10 +29,12 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,59}$"),
 Short = Annotated[str, StringConstraints(max_length=100), Form()]
 Long = Annotated[str, StringConstraints(max_length=300), Form()]
 Box = Annotated[str, StringConstraints(max_length=8), Form()]
+Added = Annotated[str, Query(max_length=100)]
 
 
 @router.get("")
-def page(request: Request, shop: InShop) -> HTMLResponse:
+def page(request: Request, shop: InShop, added: Added = "") -> HTMLResponse:
+    """`added` names the data set that a file has just become."""
     with shop.database.read() as session:
         found = queries.datasets(session)
         total = queries.num_demonstrations(session)
@@ -42,6 +44,7 @@ def page(request: Request, shop: InShop) -> HTMLResponse:
             session,
             here="/data",
             datasets=found,
+            added=next((each for each in found if each.name == added), None),
             lead=f"{words.thousands(total)} demonstrations teach the manners; prompts ask for "
             "replies that you judge; sealed rows measure, and no training ever reads them.",
             kinds=[{"value": AUTO, "words": "find out"}]
@@ -98,13 +101,13 @@ def take(  # noqa: PLR0913, PLR0917  one argument a field of the form
     licence: Short = "",
     is_exam_sealed: Box = "",
 ) -> Response:
-    result = _import(shop, file, name, kind, licence, EXAM_SHARE if is_exam_sealed else 0.0)
-    return go(request, f"/data?added={result.stored}#{name}")
+    _import(shop, file, name, kind, licence, EXAM_SHARE if is_exam_sealed else 0.0)
+    return go(request, f"/data?added={name}")
 
 
 def _import(
     shop: Shop, file: UploadFile, name: str, kind: str, licence: str, exam_share: float
-) -> ImportResult:
+) -> None:
     # Only the ending of the sent name is used, for it says how the file is written.
     sent_name = PurePosixPath((file.filename or "file").replace("\\", "/")).name[-100:]
     shop.workspace.size_check(2 * (file.size or 0))
@@ -115,7 +118,7 @@ def _import(
                 copy.write(block)
         if path.stat().st_size == 0:
             raise DataError(f"{sent_name} is empty.")
-        return import_file(
+        import_file(
             shop.workspace,
             path,
             name=name,

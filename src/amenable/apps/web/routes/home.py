@@ -125,7 +125,7 @@ def start(request: Request, shop: InShop, token: Token = "") -> Response:
                 "text": "Each link that Amenable prints opens one browser, once. "
                 "Start it again for a fresh one:",
                 "hint": "",
-                "command": "amenable start",
+                "command": "start",
                 "is_inside": False,
             },
             status_code=401,

@@ -38,7 +38,6 @@ class ModelView:
     sha256: str
     is_simulated: bool
     is_ours: bool
-    export: str
 
 
 @router.get("")
@@ -87,5 +86,4 @@ def _view(row: ModelRow, stages: Mapping[str, str]) -> ModelView:
         sha256=row.sha256,
         is_simulated=row.is_simulated,
         is_ours=row.kind in ("policy", "hybrid"),
-        export=f"amenable export {row.name} ./{row.name}",
     )

@@ -39,6 +39,7 @@ def page(request: Request, shop: InShop) -> HTMLResponse:
             session,
             here="/report",
             report=comparing and report_view.report_view(comparing.result),
+            is_newest_unread=queries.is_newest_unread(session, comparing),
             byline=comparing and _byline(comparing.run),
             people_say=queries.people_say(session),
             has_file=queries.report_file(session, shop.workspace.runs) is not None,

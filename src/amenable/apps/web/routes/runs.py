@@ -32,7 +32,6 @@ LINKS = {
     "sample": ("/judge", "Judge the pairs"),
     "align": ("/models", "See the family"),
     "compare": ("/report", "See the report"),
-    "report": ("/report", "See the report"),
 }
 
 
@@ -67,8 +66,8 @@ def run_view(run: Run) -> RunView:
         status_words=STATUS_WORDS[run.status],
         inputs=run.inputs,
         outputs=run.outputs,
-        from_words=_names(run.inputs),
-        made_words=_names(run.outputs),
+        from_words=words.roles(run.inputs),
+        made_words=words.roles(run.outputs),
         config=list(_flat(run.config)),
         seed=run.seed,
         versions=run.versions,
@@ -80,20 +79,6 @@ def run_view(run: Run) -> RunView:
         link=link,
         link_words=link_words,
     )
-
-
-def _names(roles: Mapping[str, str]) -> str:
-    """What went in or came out, in a few words; a role may hold several names, by commas."""
-    said = {
-        "pairs": "{} pairs",
-        "comparisons": "votes",
-        "blind": "{} blind pairs",
-        "judged": "{} judged",
-        "left_out": "{} prompts too long",
-        "cut": "{} cut at their end",
-    }
-    texts = [said.get(role, "{}").format(name.replace(",", ", ")) for role, name in roles.items()]
-    return ", ".join(texts) or "–"
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

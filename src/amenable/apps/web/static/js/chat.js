@@ -101,7 +101,7 @@ async function speak(voice, text, said) {
     if (!heard) reply.textContent = "It ended at once, without a word.";
   } catch (error) {
     begun();
-    if (error.name === "AbortError") said.querySelector(".said-facts").textContent = "stopped by you";
+    if (error.name === "AbortError") stopped(said);
     else if (heard) notice(error.message, { wrong: true });
     else {
       said.classList.add("wrong");
@@ -123,6 +123,13 @@ async function* events(body) {
     rest = parts.pop();
     for (const part of parts) if (part.startsWith("data: ")) yield JSON.parse(part.slice(6));
   }
+}
+
+function stopped(said) {
+  const foot = said.querySelector(".said-foot");
+  foot.querySelector(".said-facts").textContent = "stopped by you";
+  foot.querySelector(".thumbs").remove(); // they need the kept sample's id, which comes at its end
+  foot.hidden = false;
 }
 
 function finish(said, event) {
@@ -183,15 +190,16 @@ function grow() {
 
 async function show() {
   const draft = prompt.value.trim();
-  const said = voices[0].messages;
-  const messages = draft ? [...said, { role: "user", content: draft }] : said;
-  if (!messages.length) {
+  const next = draft ? [{ role: "user", content: draft }] : [];
+  const seen = voices
+    .map(({ model, messages }) => ({ model, messages: [...messages, ...next] }))
+    .filter(({ messages }) => messages.length);
+  if (!seen.length) {
     notice("Type or ask something first: then you see its tokens.");
     return;
   }
   try {
-    const models = voices.map((voice) => voice.model);
-    const reply = await send("/chat/tokens", { models, messages }, {});
+    const reply = await send("/chat/tokens", { voices: seen });
     place(sees, await reply.text());
     sees.hidden = false;
   } catch (error) {
