@@ -20,18 +20,13 @@ from amenable.store.workspace import Workspace
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1500)]
 KNOBS: dict[str, dict[str, Any]] = {
     "finetune": {
-        "limit": 120,
-        "fit": {
-            "num_epochs": 2,
-            "tokens_per_step": 512,
-            "tokens_per_batch": 512,
-            "learning_rate": 1e-3,
-        },
+        "limit": 300,
+        "fit": {"num_epochs": 1, "tokens_per_step": 512, "tokens_per_batch": 512},
     },
     "sample": {"num_prompts": 24, "max_new_tokens": 32},
     "compare": {
         "num_prompts": 24,
-        "max_new_tokens": 48,
+        "max_new_tokens": 96,
         "num_text_tokens": 1500,
     },
 }
@@ -62,9 +57,9 @@ def test_the_base_model_learns_to_stop_and_leaves_as_it_is(workspace: Workspace,
         found["models"][role] for role in ("base", "policy_1", "policy_2")
     )
     assert rows["ends_by_itself"][base]["value"] < 0.3
-    # A sixth of the training teaches most of stopping; the whole is for `make bench-start`.
-    assert rows["ends_by_itself"][version_1]["value"] > 0.4
-    assert rows["perplexity"][version_1]["value"] < 1.3 * rows["perplexity"][base]["value"]
+    # A seventh of the training teaches most of stopping; the whole is for `make bench-start`.
+    assert rows["ends_by_itself"][version_1]["value"] > 0.6
+    assert rows["perplexity"][version_1]["value"] < 1.1 * rows["perplexity"][base]["value"]
 
     frames = read_film(workspace.run_folder(heard[1].id))
     first, last = (frame["replies"][1]["log_prob_end"] for frame in (frames[0], frames[-1]))

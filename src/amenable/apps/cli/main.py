@@ -21,6 +21,8 @@ NAME_WIDTH = 10
 ENVIRONMENT = {
     # Large pages for weights: torch reads this once, when it is imported.
     "THP_MEM_ALLOC_ENABLE": "1",
+    # Threads that wait for each other spin only shortly: training and chat share the same cores.
+    "GOMP_SPINCOUNT": "10000",
     # We show how far things are ourselves.
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
