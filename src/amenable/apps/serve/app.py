@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from amenable.apps.hosts import THIS_MACHINE, host_of
 from amenable.apps.serve.wire import (
     FINISH,
     ChatRequest,
@@ -27,7 +27,6 @@ from amenable.generation.engine import Engine
 from amenable.records.errors import AmenableError, NotAllowedError, NotFoundError
 from amenable.records.sample import ModelRef, Sample
 
-THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 STATUS_OF: dict[type[Exception], int] = {NotFoundError: 404, NotAllowedError: 401}
 
 
@@ -93,12 +92,8 @@ def _check_key(request: Request, secret: str) -> None:
 
 
 def _check_name(request: Request) -> None:
-    """A web page whose own name was made to lead here could read every answer (DNS rebinding)."""
-    try:
-        name = urlsplit(f"//{request.headers.get('host', '')}").hostname
-    except ValueError:
-        name = None
-    if name not in THIS_MACHINE:
+    """Else a web page whose own name was made to lead here could read every answer."""
+    if host_of(request.headers.get("host", "")) not in THIS_MACHINE:
         raise HTTPException(421, "Under this name the address answers only with a key.")
 
 

@@ -17,6 +17,7 @@ from fastapi.templating import Jinja2Templates
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from amenable.apps.hosts import THIS_MACHINE
 from amenable.apps.web import markdown, words
 from amenable.apps.web.answers import is_htmx
 from amenable.apps.web.routes import chat, data, home, judge, models, report, runs
@@ -71,7 +72,7 @@ class Address:
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset({"127.0.0.1", "localhost", "::1", self.host})
+        return THIS_MACHINE | {self.host}
 
     @property
     def cookie(self) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from amenable.apps.hosts import host_of
 from amenable.store import settings
 from amenable.store.database import Database, GroupWriter
 
@@ -108,18 +108,6 @@ def cookie_of(headers: Headers, name: str) -> str:
     except CookieError:
         return ""
     return morsel.value if morsel else ""
-
-
-def host_of(header: str) -> str:
-    """The name in a Host header, without its port.
-
-    >>> host_of("127.0.0.1:8765"), host_of("[::1]:8765"), host_of("evil.example")
-    ('127.0.0.1', '::1', 'evil.example')
-    """
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
 
 
 class Guard:

@@ -6,9 +6,8 @@ from typing import Annotated
 from amenable.apps.cli.options import DEFAULT_WORKSPACE, NoDefault, WorkspaceFolder
 from amenable.apps.cli.out import Out
 from amenable.apps.cli.places import existing, needs_training_packages
+from amenable.apps.hosts import THIS_MACHINE
 from amenable.records.errors import NotAllowedError
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +23,7 @@ class ServeArguments:
 
 def run(arguments: ServeArguments, out: Out) -> None:
     needs_training_packages()
-    if arguments.host not in LOOPBACK and not arguments.key:
+    if arguments.host not in THIS_MACHINE and not arguments.key:
         raise NotAllowedError(
             f"At {arguments.host} others can reach the models; choose a key: --key SECRET"
         )
