@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
+from amenable.models.memory import give_back
 from amenable.training.losses.output import LossOutput, Tally
 from amenable.training.optimizer import MasterWeights
 
@@ -45,6 +46,7 @@ class Update(Generic[CountsT]):
             output = self._method.loss(microbatch, counts)
             output.total.backward()
             self._weights.collect_gradients()
+            give_back()  # batches of ever new lengths leave half a gigabyte idle with every step
             for name, tally in output.tallies.items():
                 sums.setdefault(name, []).append(tally)
         grad_norm = self._weights.step(learning_rate, max_grad_norm)
