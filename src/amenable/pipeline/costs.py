@@ -34,8 +34,9 @@ def is_planned(session: Session, model: str) -> bool:
 def of_loop(session: Session) -> dict[str, StageCost]:
     """By stage, with the loop's base and the knobs that were kept; none while it is not planned."""
     kept = settings.get(session, KEY, {})
-    planned = next((kept[name] for name in _names_of_base(session) if name in kept), {})
-    shares = _shares(session) if planned else {}
+    state = LoopState.of(session)
+    planned = next((kept[name] for name in _names_of_base(state) if name in kept), {})
+    shares = _shares(session, state) if planned else {}
     return {
         stage: StageCost(
             seconds=cost["seconds"] * shares.get(stage, 1.0), memory_bytes=cost["memory_bytes"]
@@ -44,14 +45,13 @@ def of_loop(session: Session) -> dict[str, StageCost]:
     }
 
 
-def _names_of_base(session: Session) -> list[str]:
+def _names_of_base(state: LoopState) -> list[str]:
     """As the library calls it, and as it was asked for: a folder, a file, a hub id."""
-    state = LoopState.of(session)
     run = state.step("prepare").run
     return [state.base, *([run.inputs["model"]] if run else [])]
 
 
-def _shares(session: Session) -> dict[str, float]:
+def _shares(session: Session, state: LoopState) -> dict[str, float]:
     """How much of each stage's whole work the loop does."""
     whole = fitting.whole_of(session)
 
@@ -60,9 +60,10 @@ def _shares(session: Session) -> dict[str, float]:
         return min(1.0, wanted / most) if wanted and most else 1.0
 
     drawn = share("sample", "num_prompts", whole.prompts)
+    judged = min(1.0, state.judged.done / max(1, whole.prompts))
     return {
         "finetune": share("finetune", "limit", whole.demonstrations),
         "sample": drawn,
-        "align": drawn,  # it learns from what was drawn
+        "align": judged or drawn,  # before there are votes: as if all that is drawn were judged
         "compare": share("compare", "num_prompts", whole.evaluation),
     }

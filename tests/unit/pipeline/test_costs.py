@@ -2,6 +2,7 @@
 
 import pytest
 from sqlalchemy.orm import Session
+from tests.unit.pipeline.test_loop import judge, to_judging
 
 from amenable.apps.web import queries
 from amenable.pipeline import costs, fitting, loop
@@ -70,3 +71,16 @@ def test_costs_are_those_of_the_work_that_fits_the_time(database: Database):
         {"finetune": 15, "sample": 30, "align": 30, "compare": 60}, rel=0.01
     )
     assert {cost.memory_bytes for cost in found.values()} == {HOUR.memory_bytes}
+
+
+def test_improve_costs_by_the_votes_there_are(database: Database):
+    with database.write() as session:
+        to_judging(session)
+        plan(session, loop.DEFAULT_BASE, HOUR)
+        before = costs.of_loop(session)["align"].seconds
+        judge(session, 20)  # of 200 planned for
+        found = costs.of_loop(session)
+
+    assert before == HOUR.seconds
+    assert found["align"].seconds == pytest.approx(360)
+    assert found["compare"] == HOUR
