@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+    # What fails is said in one line of ours.
+    "HF_HUB_VERBOSITY": "error",
 }
 
 
