@@ -366,11 +366,17 @@ def _answer(session: Session, person_id: int, purpose: tasks.Purpose, position: 
     )
 
 
+HEADLINE = (
+    "Over 152 requests, tiny-instruct-1 did exactly what was asked in 44 %, the base model helped "
+    "by examples in 29 % (+15 points, 95 % interval +4 to +25)."
+)
+
+
 def _compare(
     workspace: Workspace, models: tuple[str, ...], *, blind: str = "", is_simulated: bool
 ) -> None:
     inputs = {"models": ",".join(models)} | ({"blind": blind} if blind else {})
-    run_id = _done(workspace, "compare", inputs, {"report": "report.html"}, seconds=287.0)
+    run_id = _done(workspace, "compare", inputs, {"headline": HEADLINE}, seconds=287.0)
     newest = models[-1]
     prompts = starter.evaluation_prompts()
     with workspace.database.write() as session:

@@ -57,7 +57,7 @@ def compare(context: Context, open_engine: OpenEngine = HouseAndGuests) -> dict[
         result = compare_models(engine, specs, material, config, _watch(context))
     write_whole(context.folder / RESULT_FILE, to_json(result))
     write_report(context.folder)
-    return {"models": ",".join(names), "headline": result.headline}
+    return {"headline": result.headline}
 
 
 def _material(

@@ -21,6 +21,7 @@ ROLE_WORDS = {
     "blind": "{} blind pairs",
     "judged": "{} judged",
     "newest_vote": "",
+    "headline": "a report",  # a sentence is for its own page
     "left_out": "{} prompts too long",
     "cut": "{} cut at their end",
 }
