@@ -33,7 +33,7 @@ from amenable.pipeline.supervise import free_port
 from amenable.records.run import Run
 from amenable.store import library, runs
 from amenable.store.workspace import Workspace
-from amenable.training.finetune import Budget, FinetuneMethod
+from amenable.training.finetune import Budget, LikelihoodMethod
 from amenable.training.optimizer import MasterWeights
 from amenable.training.step import Update
 
@@ -100,7 +100,7 @@ def _rate(work: Callable[[], object], flops: float) -> float:
     return flops * rounds / (time.perf_counter() - began)
 
 
-def _finetuning(workspace: Workspace) -> tuple[Policy, FinetuneMethod]:
+def _finetuning(workspace: Workspace) -> tuple[Policy, LikelihoodMethod]:
     """The base with a fresh adapter, and the starter set, as the stage sets them up."""
     config = FinetuneConfig()
     with workspace.database.read() as session:
@@ -114,7 +114,7 @@ def _finetuning(workspace: Workspace) -> tuple[Policy, FinetuneMethod]:
     policy.adapters.add(LEARNER, shape)
     rows = training_rows(encoder, conversations, config, seed=7).rows
     budget = Budget(config.fit.tokens_per_batch, config.fit.tokens_per_step)
-    return policy, FinetuneMethod(policy, rows, budget, seed=7)
+    return policy, LikelihoodMethod(policy, rows, budget, seed=7)
 
 
 def _training_rows(workspace: Workspace) -> list[tuple[str, str]]:

@@ -9,14 +9,19 @@ from typing import Any, Literal
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
+from torch import Tensor
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
+from amenable.chat.encode import TokenRow
+from amenable.chat.trees import Pack, TokenTree
 from amenable.models.policy import INFO_FILE, Policy
 from amenable.starter import load as starter
 from amenable.store import library
@@ -123,7 +128,7 @@ def _byte_level(family: Family) -> Tokenizer:
 
 
 def tiny_network(family: Family, seed: int = 0, *, tied: bool = True) -> PreTrainedModel:
-    """Gemma 3 with a sliding and a full layer, or Llama; weights far enough apart to differ."""
+    """Gemma 3 with a sliding and a full layer, Qwen 3 or Llama; weights apart enough to differ."""
     tokenizer = tiny_tokenizer(family)
     begin = BEGIN_OF[family]
     shared: dict[str, Any] = {
@@ -150,6 +155,8 @@ def tiny_network(family: Family, seed: int = 0, *, tied: bool = True) -> PreTrai
                 layer_types=["sliding_attention", "full_attention"],
             )
             network = Gemma3ForCausalLM(config)
+        elif family == "chatml":
+            network = Qwen3ForCausalLM(Qwen3Config(**shared))
         else:
             network = LlamaForCausalLM(LlamaConfig(**shared))
         for name, parameter in network.named_parameters():
@@ -180,6 +187,12 @@ def tiny_policy(
     if not folder.exists():
         save_tiny(folder, family, seed, tied=tied)
     return Policy.load(folder, torch.float32)
+
+
+def rows_pack(tokens_BT: Tensor) -> Pack:
+    """Rows of token ids, every token scored but the first of each."""
+    rows = [TokenRow(ids, [False] + [True] * (len(ids) - 1)) for ids in tokens_BT.tolist()]
+    return Pack.of([TokenTree.of(row) for row in rows])
 
 
 def shake(policy: Policy, name: str, seed: int, size: float = 0.1) -> None:

@@ -11,12 +11,16 @@ from torch import Tensor
 from amenable.chat.encode import TokenRow
 from amenable.models.adapters import AdapterShape
 from amenable.models.policy import Policy
-from amenable.training.finetune import Budget, FinetuneMethod
+from amenable.models.reward_model import RewardModel
+from amenable.training.finetune import Budget, LikelihoodMethod
+from amenable.training.losses.preference import PreferenceKnobs
 from amenable.training.optimizer import MasterWeights
-from amenable.training.preference import DpoKnobs, PreferenceMethod, RowPair
+from amenable.training.preference import PreferenceMethod, RowPair
+from amenable.training.reward import Judged, Order, RewardMethod, orders_of_ranking
 from amenable.training.step import Method, Update
+from amenable.training.unpaired import JudgedRow, UnpairedMethod
 
-BUDGET = Budget(per_batch=10_000, per_step=10_000)
+BUDGET = Budget(per_pack=10_000, per_step=10_000)
 CUTS = [[[0, 1, 2, 3]], [[2, 0], [3, 1]], [[3], [0], [1], [2]], [[1], [2, 3, 0]]]
 
 
@@ -26,16 +30,47 @@ def row(start: int, prompt: int, reply: int) -> TokenRow:
 
 
 ROWS = [row(20, 3, 4), row(60, 15, 2), row(90, 2, 16), row(130, 1, 1)]
-PAIRS = [RowPair(each, row(200 + at, 3, 9 - 2 * at)) for at, each in enumerate(ROWS)]
+PAIRS = [
+    RowPair(each, row(200 + at, 3, 9 - 2 * at), weight=1.0 + at / 4, flip_rate=at / 10)
+    for at, each in enumerate(ROWS)
+]
+KNOBS = PreferenceKnobs("dpo", beta=0.1, margin=0.0, flips="conservative", sft_weight=0.2)
 
 
-def finetuning(policy: Policy) -> FinetuneMethod:
-    return FinetuneMethod(policy, ROWS, BUDGET, seed=1)
+def finetuning(policy: Policy) -> LikelihoodMethod:
+    return LikelihoodMethod(policy, ROWS, BUDGET, seed=1)
 
 
 def preferring(policy: Policy) -> PreferenceMethod:
     reference = torch.tensor([[-30.0, -40.0], [-9.0, -33.0], [-90.0, -45.0], [-12.0, -20.0]])
-    return PreferenceMethod(policy, PAIRS, reference, DpoKnobs(0.1, 0.1, 0.2), BUDGET, seed=1)
+    return PreferenceMethod(policy, PAIRS, reference, KNOBS, BUDGET, seed=1)
+
+
+def one_by_one(policy: Policy) -> UnpairedMethod:
+    """Good and bad replies; strangers of other lengths, so that packs of them differ too."""
+    judged = [
+        JudgedRow(each, row(300 + at, 3, 2 + 5 * at), is_good=at % 2 == 0, weight=1.0 + at)
+        for at, each in enumerate(ROWS)
+    ]
+    reference = torch.tensor([[-30.0, -40.0], [-9.0, -93.0], [-90.0, -145.0], [-12.0, -220.0]])
+    return UnpairedMethod(policy, judged, reference, 0.1, BUDGET, seed=1)
+
+
+def rewarding(policy: Policy) -> RewardMethod:
+    """Pairs, a tie, a ranking of three; three heads that met other samples of them."""
+    orders = [
+        [Order(0, 1, margin=0.5)],
+        [Order(1, 0, is_tie=True)],
+        orders_of_ranking([1, 2, 2]),
+        [Order(1, 0, weight=2.0)],
+    ]
+    judged = [
+        Judged.of(
+            [each, row(200 + at, 3, 9 - 2 * at), row(400 + at, 2, 3)][: 3 if at == 2 else 2], said
+        )
+        for at, (each, said) in enumerate(zip(ROWS, orders, strict=True))
+    ]
+    return RewardMethod(RewardModel.on(policy, 3, seed=2), judged, 0.01, BUDGET, seed=1)
 
 
 def after_one_step(
@@ -60,7 +95,7 @@ def after_one_step(
     return found, metrics
 
 
-@pytest.mark.parametrize("make", [finetuning, preferring])
+@pytest.mark.parametrize("make", [finetuning, preferring, one_by_one, rewarding])
 @pytest.mark.parametrize("cut", CUTS[1:], ids=str)
 def test_the_update_does_not_depend_on_the_cut(
     tmp_path: Path, cut: list[list[int]], make: Callable[[Policy], Method[object]]

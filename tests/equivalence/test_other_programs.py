@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from tests.tiny import FAMILIES, Family, shake, tiny_policy
+from tests.tiny import FAMILIES, Family, rows_pack, shake, tiny_policy
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -38,7 +38,7 @@ def trained_policy(folder: Path, family: Family, *, tied: bool) -> Policy:
 
 def our_logits(policy: Policy, ids: list[int]) -> Tensor:
     with torch.no_grad(), policy.using("a"):
-        hidden_TH = policy.hidden(torch.tensor([ids]))[0]
+        hidden_TH = policy.hidden(rows_pack(torch.tensor([ids])))
         logits_TV = hidden_TH @ policy.head_weight.T
         apply_markers(logits_TV, hidden_TH, *policy.adapters.active_markers())
         return logits_TV

@@ -61,7 +61,21 @@ def aligning(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         return workspace.folder, queue(workspace, "align", policy, ALIGN)
 
 
-@pytest.fixture(params=["finetuning", "aligning"])
+@pytest.fixture(scope="module")
+def one_by_one(
+    aligning: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """The same judgements, each reply by itself: every step reads other replies before its loss."""
+    folder = tmp_path_factory.mktemp("kto") / "workspace"
+    shutil.copytree(aligning[0], folder)
+    with Workspace.open(folder) as workspace:
+        with workspace.database.read() as session:
+            policy = runs.get(session, aligning[1]).inputs["model"]
+        config = ALIGN | {"preference": {"loss": "kto"}}
+        return folder, queue(workspace, "align", policy, config)
+
+
+@pytest.fixture(params=["finetuning", "aligning", "one_by_one"])
 def before(request: pytest.FixtureRequest) -> tuple[Path, str]:
     return request.getfixturevalue(request.param)
 

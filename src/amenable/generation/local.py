@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from amenable.chat.batch import Batch, by_token_budget
 from amenable.chat.encode import Encoder, TokenRow
+from amenable.chat.packing import fill
+from amenable.chat.trees import Pack, TokenTree
 from amenable.generation.engine import Request, TokenPiece, never
 from amenable.generation.sampling import next_token
 from amenable.models.head import apply_markers
@@ -305,13 +306,12 @@ class LocalEngine:
         encoded = [begin + speaker.encoder.encode_text(text) for text in texts]
         rows = [TokenRow(ids, [False] + [True] * (len(ids) - 1)) for ids in encoded]
         found: dict[int, tuple[float, int]] = {}
-        for group in by_token_budget([len(row.tokens) for row in rows], budget=2048):
-            batch = Batch.of([rows[at] for at in group])
+        for group in fill([len(row.tokens) for row in rows], budget=2048):
+            pack = Pack.of([TokenTree.of(rows[at]) for at in group])
             with self._turn, torch.no_grad(), speaker.policy.using(speaker.adapter):
-                hidden_RH, targets_R, rows_R = batch.scored(speaker.policy.hidden(batch.tokens_BT))
-                log_probs_R = speaker.policy.log_probs(hidden_RH, targets_R)
-            for b, at in enumerate(group):
-                mine_R = log_probs_R[rows_R == b]
+                log_probs_R = speaker.policy.scored(pack).cpu()
+            for branch, at in enumerate(group):
+                mine_R = log_probs_R[pack.branches_R == branch]
                 found[at] = (float(mine_R.double().sum()), len(mine_R))
         return [found[at] for at in range(len(texts))]
 
@@ -321,7 +321,5 @@ class LocalEngine:
         row = speaker.encoder.reply_row(prompt, reply)
         last = max(at for at, is_target in enumerate(row.is_target) if is_target)
         only = TokenRow(row.tokens[: last + 1], [at == last for at in range(last + 1)])
-        batch = Batch.of([only])
         with self._turn, torch.no_grad(), speaker.policy.using(speaker.adapter):
-            hidden_RH, targets_R, _ = batch.scored(speaker.policy.hidden(batch.tokens_BT))
-            return float(speaker.policy.log_probs(hidden_RH, targets_R)[0])
+            return float(speaker.policy.scored(Pack.of([TokenTree.of(only)]))[0])

@@ -19,6 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from amenable.models.low_rank import use_low_rank
+from amenable.models.vocabulary import Vocabulary
 from amenable.records.errors import ModelError
 
 if TYPE_CHECKING:
@@ -68,8 +70,9 @@ class MarkerRows(nn.Module):
 class AdapterSet:
     """All adapters on one network; at most one is in use at a time, none gives the bare base."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, vocabulary: Vocabulary) -> None:
         self.network = network
+        self._vocabulary = vocabulary
         self.active: str | None = None
         self.markers: dict[str, MarkerRows] = {}
         self.shapes: dict[str, AdapterShape] = {}
@@ -77,16 +80,11 @@ class AdapterSet:
         self._bare: dict[str, nn.Parameter] = {}
         self._folded: dict[str, dict[str, nn.Parameter]] = {}
         embedding = cast("Any", network).get_input_embeddings()
-        self._embedding_weight = cast("Tensor", embedding.weight)
-        self._head_weight = cast("Tensor", cast("Any", network).get_output_embeddings().weight)
-        # Gemma multiplies its embedding by the root of its width inside the layer.
-        scale = torch.as_tensor(getattr(embedding, "embed_scale", 1.0))
-        self._scale = float(scale.to(self._embedding_weight.dtype))
         embedding.register_forward_hook(self._replace_marker_rows)
 
     def _replace_marker_rows(self, _: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         rows = self.markers.get(self.active or "")
-        return output if rows is None else rows.embed(args[0], output, self._scale)
+        return output if rows is None else rows.embed(args[0], output, self._vocabulary.scale)
 
     def add(self, name: str, shape: AdapterShape, seed: int = 0) -> None:
         """A new adapter that changes nothing yet: B is zero, marker rows are the base's own."""
@@ -108,8 +106,9 @@ class AdapterSet:
             for path, module in self.network.named_modules()
             if isinstance(module, LoraLayer)
         }
-        dtype = self._embedding_weight.dtype
+        dtype = self._vocabulary.embedding.dtype
         for layer in self._layers.values():
+            use_low_rank(layer)
             for part in (layer.lora_A[_key(name)], layer.lora_B[_key(name)]):
                 part.to(dtype)
         self._add_markers(name, shape)
@@ -120,7 +119,7 @@ class AdapterSet:
 
     def _add_markers(self, name: str, shape: AdapterShape) -> None:
         ids = list(shape.marker_ids)
-        self.markers[name] = MarkerRows(ids, self._embedding_weight, self._head_weight)
+        self.markers[name] = MarkerRows(ids, self._vocabulary.embedding, self._vocabulary.head)
         self.shapes[name] = shape
         self.use(name)
 
@@ -183,23 +182,22 @@ class AdapterSet:
         """Ids [M] and the head's rows [M, H] of the adapter in use; M is 0 for the bare base."""
         rows = self.markers.get(self.active or "")
         if rows is None:
-            return torch.empty(0, dtype=torch.int64), self._head_weight[:0]
+            return torch.empty(0, dtype=torch.int64), self._vocabulary.head[:0]
         return rows.ids_M, rows.head_rows_MH
 
     def with_markers(self, name: str) -> list[tuple[Tensor, Tensor]]:
         """Each frozen matrix that has marker rows, and a copy of it with this adapter's rows."""
         rows = self.markers[name]
         found: list[tuple[Tensor, Tensor]] = []
-        pairs = [(self._embedding_weight, rows.rows_MH), (self._head_weight, rows.head_rows_MH)]
-        for weight_VH, rows_MH in pairs[: 1 if self._is_tied else 2]:
+        pairs = [
+            (self._vocabulary.embedding, rows.rows_MH),
+            (self._vocabulary.head, rows.head_rows_MH),
+        ]
+        for weight_VH, rows_MH in pairs[: 1 if self._vocabulary.is_tied else 2]:
             copy_VH = weight_VH.detach().clone()
             copy_VH[rows.ids_M] = rows_MH.detach().to(copy_VH.dtype)
             found.append((weight_VH, copy_VH))
         return found
-
-    @property
-    def _is_tied(self) -> bool:
-        return self._head_weight is self._embedding_weight
 
     def parameters(self, name: str) -> dict[str, nn.Parameter]:
         """The trained tensors by their name in PEFT's file."""
@@ -221,7 +219,7 @@ class AdapterSet:
         network = cast("Any", self.network)
         marked = [network.get_input_embeddings(), network.get_output_embeddings()]
         paths = {id(module): path for path, module in self.network.named_modules()}
-        return [paths[id(module)] for module in marked[: 1 if self._is_tied else 2]]
+        return [paths[id(module)] for module in marked[: 1 if self._vocabulary.is_tied else 2]]
 
     def save(self, name: str, folder: Path, base_name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +241,7 @@ class AdapterSet:
             # A plain list means the embedding and what is tied to it.
             config["trainable_token_indices"] = (
                 list(shape.marker_ids)
-                if self._is_tied
+                if self._vocabulary.is_tied
                 else {
                     path.rsplit(".", 1)[-1]: list(shape.marker_ids) for path in self._marked_paths()
                 }

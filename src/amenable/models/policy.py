@@ -1,12 +1,13 @@
 """A policy: a frozen backbone, the adapters on it, its tokenizer and chat form, together."""
 
-# Shapes: B = rows, T = tokens, R = scored rows, H = hidden width, V = vocabulary.
+# Shapes: N = tokens of a pack, R = scored rows, H = hidden width, V = vocabulary;
+# K = branches, T = tokens of the longest with its prefix.
 
 import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from amenable.chat.encode import Encoder
 from amenable.chat.template import chat_form
+from amenable.chat.trees import Pack
 from amenable.models.adapters import AdapterSet
 from amenable.models.faults import first_line, is_out_of_memory
 from amenable.models.head import scored_log_probs
 from amenable.models.norms import use_lean_norms
+from amenable.models.tree_attention import READY, reads_trees, use_tree_attention
+from amenable.models.vocabulary import Vocabulary
 from amenable.records.errors import ModelError
 
 INFO_FILE = "amenable.json"
+Extent = Literal["adapter", "layers", "full"]
 PLAIN_LOGITS = (("final_logit_softcapping", None), ("logits_scaling", 1), ("logit_scale", 1))
 """Settings that change what the head has multiplied, each with the value that changes nothing."""
 
@@ -50,6 +55,7 @@ def load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     _refuse_bent_logits(network)
     network.requires_grad_(requires_grad=False)
     use_lean_norms(network)
+    use_tree_attention(network)
     cast("nn.Module", network).to(compute_device())
     return network.eval()
 
@@ -101,13 +107,15 @@ class Policy:
     """`network` is shared by all adapters on it; `encoder` speaks the chat form of its family."""
 
     network: PreTrainedModel
+    vocabulary: Vocabulary
     adapters: AdapterSet
     folder: Path
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype | None = None) -> "Policy":
         network = load_network(folder, dtype or compute_dtype())
-        return cls(network, AdapterSet(network), folder)
+        vocabulary = Vocabulary(network)
+        return cls(network, vocabulary, AdapterSet(network, vocabulary), folder)
 
     @staticmethod
     def read_info(folder: Path) -> dict[str, Any]:
@@ -129,7 +137,7 @@ class Policy:
 
     @property
     def head_weight(self) -> Tensor:
-        return cast("Tensor", cast("Any", self.network.get_output_embeddings()).weight)
+        return self.vocabulary.head
 
     @property
     def device(self) -> torch.device:
@@ -146,40 +154,59 @@ class Policy:
     def using(self, adapter: str | None) -> AbstractContextManager[None]:
         return self.adapters.using(adapter)
 
-    def hidden(self, tokens_BT: Tensor) -> Tensor:
-        """Last hidden states [B, T, H] of right-padded rows.
+    def hidden(self, pack: Pack) -> Tensor:
+        """Last hidden states [N, H] of a pack's tokens."""
+        if not reads_trees(self.network):
+            return self.hidden_apart(pack)
+        return cast(
+            "Tensor",
+            self.backbone(
+                input_ids=pack.tokens_N[None].to(self.device),
+                position_ids=pack.positions_N[None].to(self.device),
+                attention_mask=READY.to(self.device),
+                spans=pack.spans,
+                use_cache=False,
+            )[0][0],
+        )
+
+    def hidden_apart(self, pack: Pack) -> Tensor:
+        """The same by right-padded rows, one a branch, each with the prefix to itself.
 
         Right padding needs no mask: a causal model's real tokens never look at what follows them.
         """
-        return cast(
-            "Tensor", self.backbone(input_ids=tokens_BT.to(self.device), use_cache=False)[0]
-        )
+        tokens_KT, at_N = pack.rows_apart()
+        hidden_KTH = self.backbone(input_ids=tokens_KT.to(self.device), use_cache=False)[0]
+        return cast("Tensor", hidden_KTH.flatten(0, 1)[at_N.to(self.device)])
+
+    def scored(self, pack: Pack) -> Tensor:
+        """Log-probability of each of a pack's targets [R], in nats, fp32."""
+        hidden_NH = self.hidden(pack)
+        targets_R = pack.targets_R.to(hidden_NH.device)
+        return self.log_probs(hidden_NH[pack.sources_R.to(hidden_NH.device)], targets_R)
 
     def log_probs(self, hidden_RH: Tensor, targets_R: Tensor) -> Tensor:
         """Log-probability of each target token, in nats, fp32."""
         ids_M, rows_MH = self.adapters.active_markers()
-        return scored_log_probs(hidden_RH, self.head_weight, targets_R, ids_M, rows_MH)
+        return scored_log_probs(
+            hidden_RH, self.head_weight, targets_R, ids_M, rows_MH, self.vocabulary.head_sums
+        )
 
     def is_adapter(self, name: str) -> bool:
         """Whether what was trained is a small update; else whole layers were."""
         return self.adapters.shapes[name].rank > 0
 
-    def trained_parameters(self, name: str, *, whole_layers: bool) -> dict[str, nn.Parameter]:
-        """What an optimizer changes: the adapter and marker rows, and every layer if asked.
+    def trained_parameters(self, name: str, extent: Extent) -> dict[str, nn.Parameter]:
+        """What an optimizer changes: the adapter with its marker rows, and more if asked.
 
-        The embedding stays frozen but for the marker rows: it is most of a small model, and a
-        few demonstrations teach it nothing.
+        "layers" leaves the embedding frozen but for the marker rows: it is most of a small model,
+        and a few demonstrations teach it nothing.
         """
         found = self.adapters.parameters(name)
-        if whole_layers:
-            frozen = {id(self.head_weight), id(self.network.get_input_embeddings().weight)}
+        if extent != "adapter":
+            vocabulary = {id(each) for each in self.vocabulary.parameters().values()}
             found |= {
                 path: parameter
                 for path, parameter in self.network.named_parameters()
-                if id(parameter) not in frozen
+                if extent == "full" or id(parameter) not in vocabulary
             }
         return found
-
-    def num_trained(self, name: str) -> int:
-        found = self.trained_parameters(name, whole_layers=not self.is_adapter(name))
-        return sum(parameter.numel() for parameter in found.values())

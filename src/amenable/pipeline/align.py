@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import torch
 from sqlalchemy.orm import Session
+from torch import Tensor
 
-from amenable.chat.batch import cut
 from amenable.chat.encode import Encoder
+from amenable.chat.packing import fill
+from amenable.chat.trees import TokenTree
 from amenable.feedback import export
 from amenable.models.policy import Policy
 from amenable.pipeline.config import AlignConfig
@@ -21,23 +25,26 @@ from amenable.pipeline.finetune import (
     on_step,
 )
 from amenable.pipeline.history import NEWEST_VOTE
+from amenable.pipeline.judged_rows import teaches, training_pairs, training_replies
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch
 from amenable.pipeline.sources import asks_any, sealed_prompts
 from amenable.pipeline.stage import Context
-from amenable.records.errors import DataError, ModelError
-from amenable.records.judgement import Comparison, Judged, Preference
+from amenable.records.errors import ModelError
+from amenable.records.judgement import Comparison
 from amenable.records.seeds import seed_for
 from amenable.store import library
 from amenable.store.artifacts import write_whole
 from amenable.store.tables import ModelRow
 from amenable.training.finetune import Budget
 from amenable.training.fit import Keeping, fit
+from amenable.training.losses.preference import SHAPES, Form, PreferenceKnobs
 from amenable.training.optimizer import MasterWeights
-from amenable.training.preference import DpoKnobs, PreferenceMethod, RowPair, pair_steps
+from amenable.training.preference import PreferenceMethod, pair_trees, tree_steps
 from amenable.training.reference_cache import reference_key, reference_values
+from amenable.training.step import Method
+from amenable.training.unpaired import UnpairedMethod
 
-LEAST_PAIRS = 2
 JUDGEMENTS = "judgements.json"
 """In the run's folder: ids of what it learns from."""
 
@@ -65,39 +72,24 @@ def align(context: Context) -> dict[str, str]:
     encoder = policy.encoder(family_form(context.workspace.folder / base.folder))
     # The learner starts as a copy of its parent, which stays as it is: the reference.
     policy.adapters.load(LEARNER, context.workspace.folder / parent.folder)
-    pairs, num_left_out = training_pairs(encoder, comparisons, config.max_tokens)
-    if num_left_out:
-        counts["left_out"] = str(num_left_out)
+    feed = Feed(context, config, policy, encoder, parent.sha256)
+    lesson = feed.lesson(comparisons)
+    if lesson.num_left_out:
+        counts["left_out"] = str(lesson.num_left_out)
     _freeze(context, comparisons)
-    budget = Budget(config.fit.tokens_per_batch, config.fit.tokens_per_step)
-    groups = [
-        group
-        for step in pair_steps(pairs, budget, seed_for(context.run.seed, "epoch", 0))
-        for group in step
-    ]
-    key = reference_key(parent.sha256, pairs, policy.network.dtype)
-    watch = Stopwatch("Reading the parent's values", len(groups), "batches")
-    reference = reference_values(
-        policy,
-        pairs,
-        groups,
-        context.folder / f"reference-{key[:16]}.safetensors",
-        on_group=lambda done: context.log.progress(watch.at(done)),
-    )
-    knobs = DpoKnobs(config.dpo.beta, config.dpo.flip_rate, config.dpo.sft_weight)
-    method = PreferenceMethod(policy, pairs, reference, knobs, budget, context.run.seed)
-    weights = MasterWeights(policy.adapters.parameters(LEARNER), config.fit.weight_decay)
+    weights = MasterWeights.of(policy, LEARNER, "adapter", config.fit.weight_decay)
     keeping = Keeping(
         folder=context.folder / CHECKPOINT,
-        key=json.dumps([key, context.run.config], sort_keys=True),
+        key=json.dumps([lesson.key, context.run.config], sort_keys=True),
         should_stop=context.should_stop,
     )
-    fit(method, weights, config.fit, keeping, on_step(context, film=None))
+    fit(lesson.method, weights, config.fit, keeping, on_step(context, film=None))
     context.stop_here()
     lineage = Lineage(
         base=base,
         parent=parent,
         number=int(parent.info.get("version", 1)) + 1,
+        num_trained=weights.num_trained,
         is_simulated=any(each.is_simulated for each in comparisons),
     )
     return {"model": keep_policy(context, policy, lineage), **counts}
@@ -122,54 +114,87 @@ def _freeze(context: Context, comparisons: Sequence[export.JudgedPair]) -> None:
     write_whole(context.folder / JUDGEMENTS, json.dumps(ids).encode())
 
 
-def teaches(comparison: Comparison) -> bool:
-    """Whether an order of replies can be learned from it: ties and both bad teach none."""
-    return comparison.preference() is not None or comparison.mended is not None
+class Lesson(NamedTuple):
+    """A method with all that it learns from, and what that is known by."""
 
-
-class TrainingPairs(NamedTuple):
-    pairs: list[RowPair]
+    method: Method[Any]
+    key: str
     num_left_out: int
-    """Comparisons whose prompt leaves no room for a reply."""
 
 
-def training_pairs(
-    encoder: Encoder, comparisons: Sequence[Comparison], max_tokens: int
-) -> TrainingPairs:
-    """Chosen and rejected rows; a mended reply is chosen over both that were shown."""
-    pairs: list[RowPair] = []
-    num_left_out = 0
-    for each in comparisons:
-        found = [
-            RowPair(
-                *(
-                    cut(encoder.reply_row(each.prompt, one.text, has_end=one.has_end), max_tokens)
-                    for one in order
-                )
-            )
-            for order in _orders(each)
-            if order.chosen.text != order.rejected.text
-        ]
-        whole = [pair for pair in found if all(any(row.is_target) for row in pair)]
-        pairs += whole
-        num_left_out += bool(found) and not whole
-    if len(pairs) >= LEAST_PAIRS:
-        return TrainingPairs(pairs, num_left_out)
-    if num_left_out:
-        raise DataError(
-            f"{num_left_out} of the judged prompts leave no room for a reply within {max_tokens} "
-            "tokens, and too few are left. Begin it by hand: amenable align with a larger "
-            "--max-tokens."
+@dataclass(frozen=True)
+class Feed:
+    """Makes judgements into what a method trains on, the frozen parent's values included."""
+
+    context: Context
+    config: AlignConfig
+    policy: Policy
+    encoder: Encoder
+    parent_sha256: str
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget(self.config.fit.tokens_per_batch, self.config.fit.tokens_per_step)
+
+    def lesson(self, comparisons: Sequence[Comparison]) -> Lesson:
+        loss = self.config.preference.loss
+        return self._replies(comparisons) if loss == "kto" else self._pairs(comparisons, loss)
+
+    def _pairs(self, comparisons: Sequence[Comparison], loss: Form) -> Lesson:
+        knobs, seed = self.config.preference, self.context.run.seed
+        usual = knobs.usual()
+        found = training_pairs(
+            self.encoder, comparisons, self.config.max_tokens, flip_rate=knobs.flip_rate
         )
-    raise DataError(
-        "The judgements so far prefer no reply to another (ties and both bad teach no order). "
-        "Judge some more pairs first."
-    )
+        trees = pair_trees(found.pairs)
+        steps = tree_steps(trees, self._budget, seed_for(seed, "epoch", 0))
+        key = reference_key(self.parent_sha256, trees, self.policy.network.dtype)
+        reference_P2 = torch.zeros(len(trees), 2)
+        if SHAPES[loss].needs_reference:
+            reference_P2 = self._reference(key, trees, [pack for step in steps for pack in step])
+        method = PreferenceMethod(
+            self.policy,
+            found.pairs,
+            reference_P2,
+            PreferenceKnobs(
+                form=loss,
+                beta=usual.beta,
+                margin=knobs.margin,
+                flips=knobs.flips,
+                sft_weight=usual.sft_weight,
+            ),
+            self._budget,
+            seed,
+        )
+        return Lesson(method, key, found.num_left_out)
 
+    def _replies(self, comparisons: Sequence[Comparison]) -> Lesson:
+        seed = self.context.run.seed
+        found = training_replies(
+            self.encoder, comparisons, self.config.max_tokens, seed_for(seed, "strangers")
+        )
+        trees = [TokenTree.of(each.row, each.stranger) for each in found.judged]
+        packs = fill([tree.num_tokens for tree in trees], self._budget.per_pack)
+        key = reference_key(self.parent_sha256, trees, self.policy.network.dtype)
+        method = UnpairedMethod(
+            self.policy,
+            found.judged,
+            self._reference(key, trees, packs),
+            self.config.preference.usual().beta,
+            self._budget,
+            seed,
+        )
+        return Lesson(method, key, found.num_left_out)
 
-def _orders(comparison: Comparison) -> list[Preference]:
-    if comparison.mended:
-        mended = Judged(comparison.mended, has_end=True)
-        return [Preference(mended, shown) for shown in (comparison.left, comparison.right)]
-    preference = comparison.preference()
-    return [preference] if preference else []
+    def _reference(
+        self, key: str, trees: Sequence[TokenTree], packs: Sequence[Sequence[int]]
+    ) -> Tensor:
+        log = self.context.log
+        watch = Stopwatch("Reading the parent's values", len(packs), "batches")
+        return reference_values(
+            self.policy,
+            trees,
+            packs,
+            self.context.folder / f"reference-{key[:16]}.safetensors",
+            on_group=lambda done: log.progress(watch.at(done)),
+        )

@@ -1,7 +1,7 @@
 """The knobs of every stage: type, default and one sentence each, readable without torch."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from amenable.records.errors import ConfigError
 
@@ -33,10 +33,10 @@ class FitConfig:
 
     num_epochs: int = 3
     """How often every example is seen."""
-    tokens_per_step: int = 2048
-    """Tokens that one optimizer update learns from, at least; batches go into it whole."""
+    tokens_per_step: int = 3072
+    """Tokens that one optimizer update learns from, at most."""
     tokens_per_batch: int = 1024
-    """Tokens in memory at once, padding included; smaller needs less memory."""
+    """Tokens in memory at once; smaller needs less memory."""
     learning_rate: float = 5e-4
     """Size of each update at its largest."""
     warmup_share: float = 0.05
@@ -69,10 +69,11 @@ class PrepareConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    method: Literal["lora", "full"] = "lora"
-    """lora trains a small update beside frozen weights; full trains every layer."""
+    method: Literal["lora", "layers", "full"] = "lora"
+    """lora trains a small update beside frozen weights; layers trains every layer and leaves the
+    vocabulary; full trains all there is."""
     train_marker_rows: bool = True
-    """Also train the rows of the chat markers, which a base model never saw."""
+    """Also train the rows of the chat markers, which a base model never saw (full trains all)."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Size of the small update."""
     fit: FitConfig = field(default_factory=FitConfig)
@@ -110,27 +111,70 @@ class SampleConfig:
             raise ConfigError("top_p", self.top_p, must="lie in (0, 1]")
 
 
+PreferenceLoss = Literal["dpo", "dpo_per_token", "ipo", "orpo", "simpo", "kto"]
+
+
+class Usual(NamedTuple):
+    """What a loss is run with where nothing else is asked for."""
+
+    beta: float
+    """As in its paper."""
+    sft_weight: float
+    """Of imitation beside it."""
+
+
+USUAL: dict[PreferenceLoss, Usual] = {
+    # DPO's imitation was measured here (docs/experiments.md); the rest is what the papers use.
+    "dpo": Usual(0.1, 3.0),
+    "dpo_per_token": Usual(5.0, 3.0),
+    "ipo": Usual(0.5, 0.0),
+    "orpo": Usual(0.1, 1.0),
+    "simpo": Usual(2.0, 0.0),
+    "kto": Usual(0.1, 0.0),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
-class DpoConfig:
-    beta: float = 0.1
-    """How firmly to stay near the parent model; larger stays nearer."""
+class PreferenceConfig:
+    loss: PreferenceLoss = "dpo"
+    """How a choice becomes a loss: dpo and ipo compare with the parent (dpo_per_token: by the
+    token), orpo and simpo with nothing, kto takes every reply by itself as good or bad."""
+    beta: float | None = None
+    """How firmly to stay near the parent model, larger stays nearer (orpo: weight of the odds,
+    simpo: sharpness); left out, what is usual for the loss (dpo 0.1)."""
+    margin: float = 1.0
+    """simpo only: by how much the chosen reply is to win, times beta."""
     flip_rate: float = 0.2
-    """Assumed share of choices that are mistakes, at least 0 and below 0.5."""
-    sft_weight: float = 3.0
-    """Weight of plain imitation of the chosen replies beside the preference loss."""
+    """Assumed share of choices that are mistakes, at least 0 and below 0.5; kto assumes none."""
+    flips: Literal["conservative", "robust"] = "conservative"
+    """conservative believes no choice wholly; robust corrects the loss for the mistakes."""
+    sft_weight: float | None = None
+    """Weight of plain imitation of the chosen replies beside the loss; left out, what is usual
+    for the loss (dpo 3)."""
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
+        if self.beta is not None and self.beta <= 0:
             raise ConfigError("beta", self.beta, must="be above 0 (0.1 is a usual start)")
         if not 0 <= self.flip_rate < 0.5:
             raise ConfigError("flip_rate", self.flip_rate, must="lie in [0, 0.5)")
-        _at_least("sft_weight", self.sft_weight, 0)
+        _at_least("margin", self.margin, 0)
+        _at_least("sft_weight", self.sft_weight or 0, 0)
+        if self.loss == "kto" and self.sft_weight:
+            raise ConfigError("sft_weight", self.sft_weight, must="be 0 with kto")
+
+    def usual(self) -> Usual:
+        """What was given, and else what is usual for the loss."""
+        usual = USUAL[self.loss]
+        return Usual(
+            usual.beta if self.beta is None else self.beta,
+            usual.sft_weight if self.sft_weight is None else self.sft_weight,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
-    dpo: DpoConfig = field(default_factory=DpoConfig)
-    """How preferences are learned from."""
+    preference: PreferenceConfig = field(default_factory=PreferenceConfig)
+    """What is learned from a choice."""
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(num_epochs=1, learning_rate=5e-5, warmup_share=0.1)
     )

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amenable.chat.batch import cut
 from amenable.chat.encode import Encoder, TokenRow
+from amenable.chat.packing import cut
 from amenable.chat.template import chat_form
 from amenable.generation.engine import Request
 from amenable.generation.local import LocalEngine, Speaker
 from amenable.models.adapters import AdapterShape
 from amenable.models.merge import save_trained
-from amenable.models.policy import INFO_FILE, Policy
+from amenable.models.policy import INFO_FILE, Extent, Policy
 from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.engines import family_form, load_policy
 from amenable.pipeline.knobs import read_config
@@ -30,13 +30,14 @@ from amenable.store import library
 from amenable.store.artifacts import hash_folder, write_whole
 from amenable.store.library import ModelEntry
 from amenable.store.tables import ModelRow
-from amenable.training.finetune import Budget, FinetuneMethod
+from amenable.training.finetune import Budget, LikelihoodMethod
 from amenable.training.fit import Keeping, OnStep, fit
 from amenable.training.optimizer import MasterWeights
 from amenable.training.state import Progress
 
 LEARNER = "learner"  # the adapter's name while it is trained
 CHECKPOINT = "checkpoint"  # the folder of it, in the run's own
+EXTENTS: dict[str, Extent] = {"lora": "adapter", "layers": "layers", "full": "full"}
 FILM_STEPS = (0, 10, 20, 40)
 FILM_PROMPTS = (
     "Write a short poem about the sea.",
@@ -89,7 +90,9 @@ def finetune(context: Context) -> dict[str, str]:
     form = family_form(base_folder)
     policy = load_policy(base_folder, base)
     encoder = policy.encoder(form)
-    marker_ids = encoder.marker_ids if config.train_marker_rows else ()
+    # Where the whole vocabulary is trained, markers are rows like any other.
+    has_markers = config.train_marker_rows and config.method != "full"
+    marker_ids = encoder.marker_ids if has_markers else ()
     if config.method == "lora":
         shape = AdapterShape(rank=config.lora.rank, alpha=config.lora.alpha, marker_ids=marker_ids)
         policy.adapters.add(LEARNER, shape, seed=seed_for(context.run.seed, "adapter"))
@@ -97,14 +100,13 @@ def finetune(context: Context) -> dict[str, str]:
         policy.adapters.add_markers_only(LEARNER, marker_ids)
     taught = training_rows(encoder, learned.conversations, config, context.run.seed)
     learned.keep(context.folder)
-    method = FinetuneMethod(
+    method = LikelihoodMethod(
         policy,
         taught.rows,
         Budget(config.fit.tokens_per_batch, config.fit.tokens_per_step),
         context.run.seed,
     )
-    trained = policy.trained_parameters(LEARNER, whole_layers=config.method == "full")
-    weights = MasterWeights(trained, config.fit.weight_decay)
+    weights = MasterWeights.of(policy, LEARNER, EXTENTS[config.method], config.fit.weight_decay)
     speaker = Speaker(ModelRef(LEARNER, base.sha256), policy, LEARNER, encoder)
     film = FilmStrip(LocalEngine({LEARNER: speaker}), LEARNER, context)
     key = json.dumps([base.sha256, taught.sha256, context.run.config], sort_keys=True)
@@ -113,7 +115,12 @@ def finetune(context: Context) -> dict[str, str]:
     context.stop_here()
     film.frame(progress.step)
     lineage = Lineage(
-        base=base, parent=base, number=1, is_simulated=False, learned_from=learned.about()
+        base=base,
+        parent=base,
+        number=1,
+        num_trained=weights.num_trained,
+        is_simulated=False,
+        learned_from=learned.about(),
     )
     return {"model": keep_policy(context, policy, lineage), **taught.counts()}
 
@@ -178,6 +185,8 @@ class Lineage:
     base: ModelRow
     parent: ModelRow
     number: int
+    num_trained: int
+    """Numbers that an optimizer changed."""
     is_simulated: bool
     """Whether simulated judgements went into it; a parent's are passed on."""
     learned_from: Mapping[str, Any] | None = None
@@ -236,7 +245,7 @@ def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
         is_simulated=parent.is_simulated or lineage.is_simulated,
         info={
             "num_parameters": policy.num_parameters,
-            "num_trained": policy.num_trained(LEARNER),
+            "num_trained": lineage.num_trained,
             "bytes": sum(path.stat().st_size for path in folder.iterdir()),
             "terms": base.info.get("terms", ""),
             "version": lineage.number,

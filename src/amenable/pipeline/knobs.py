@@ -16,7 +16,7 @@ def read_config(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """Fill a config dataclass; what is not given keeps its default, what is unknown is refused.
 
     >>> from amenable.pipeline.config import AlignConfig
-    >>> read_config(AlignConfig, {"dpo": {"beta": 0.2}}).dpo.beta
+    >>> read_config(AlignConfig, {"preference": {"beta": 0.2}}).preference.beta
     0.2
     """
     return cast("ConfigT", _filled(kind(), values))

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from amenable.models.policy import Extent, Policy
 from amenable.records.errors import ModelError
 
 BETAS, EPSILON = (0.9, 0.95), 1e-8
@@ -43,6 +44,25 @@ class MasterWeights:
         self._adamw = torch.optim.AdamW(
             self.masters.values(), betas=BETAS, eps=EPSILON, weight_decay=weight_decay, fused=True
         )
+
+    @classmethod
+    def of(cls, policy: Policy, name: str, extent: Extent, weight_decay: float) -> Self:
+        """All that is trained of a policy; a whole vocabulary brings its gradients by itself."""
+        weights = cls(policy.trained_parameters(name, extent), weight_decay)
+        if extent == "full":
+            policy.vocabulary.collect_into(
+                {path: weights.sums[path] for path in policy.vocabulary.parameters()}
+            )
+        return weights
+
+    @property
+    def num_trained(self) -> int:
+        return sum(master.numel() for master in self.masters.values())
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """The gradients of this step so far; the same tensors from step to step."""
+        return {name: cast("Tensor", master.grad) for name, master in self.masters.items()}
 
     def collect_gradients(self) -> None:
         """Add the model's gradients to the fp32 sums, and clear them."""

@@ -44,8 +44,8 @@ def test_the_sentences_of_knobs_come_from_their_config(capsys: pytest.CaptureFix
     status("align", "--help")
 
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "How firmly to stay near the parent model; larger stays nearer." in said
-    assert "--dpo.beta" in said
+    assert "How firmly to stay near the parent model, larger stays nearer" in said
+    assert "--preference.beta" in said
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):

@@ -17,7 +17,7 @@ MISTAKES = {
     "finetune x --lora.rank a": "--lora.rank must be a whole number. See amenable finetune --help.",
     "finetune x --fit.learning-rate a": "--fit.learning-rate must be a number.",
     "finetune x --lora.rank 0": "rank is 0, but must be at least 1.",
-    "finetune x --method half": "--method is 'half', but must be one of lora, full.",
+    "finetune x --method half": "--method is 'half', but must be one of lora, layers, full.",
     "start --port": "--port lacks a value.",
     "chat m --top-p 0": "top_p is 0.0, but must lie in (0, 1].",
     "chat m --temperature -1": "temperature is -1.0, but must be at least 0.",

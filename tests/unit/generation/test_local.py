@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import CONTEXT, Family, shake, tiny_policy, tiny_tokenizer
+from tests.tiny import CONTEXT, Family, rows_pack, shake, tiny_policy, tiny_tokenizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from amenable.chat.batch import Batch
 from amenable.chat.encode import Encoder, TokenRow
 from amenable.chat.template import chat_form
+from amenable.chat.trees import Pack, TokenTree
 from amenable.generation.engine import Request
 from amenable.generation.local import LocalEngine, Row, Speaker
 from amenable.generation.sampling import next_token
@@ -209,7 +209,7 @@ def test_the_end_of_turn_ends_a_reply_and_is_not_part_of_it(tmp_path: Path):
     encoder = policy.encoder("gemma")
     ids = torch.tensor([encoder.prompt_ids(Conversation.of(("user", "Hi")))])
     with torch.no_grad(), policy.using("ends"):
-        direction = policy.hidden(ids)[0, -1]
+        direction = policy.hidden(rows_pack(ids))[-1]
         policy.adapters.markers["ends"].rows_MH[0] = 100 * direction
     engine = LocalEngine({"ends": Speaker(ModelRef("ends", "0" * 64), policy, "ends", encoder)})
     sample = engine.generate([ask("Hi", model="ends")])[0]
@@ -311,17 +311,16 @@ def test_left_and_right_padding_give_the_same_log_probs(
     network = AutoModelForCausalLM.from_pretrained(speaker.policy.folder, dtype=torch.float32)
     prompts = [speaker.encoder.prompt_ids(Conversation.of(("user", text))) for text in TEXTS]
     replies = [[token for token, _ in reply] for reply in heard]
-    batch = Batch.of(
+    pack = Pack.of(
         [
-            TokenRow(prompt + reply, [False] * len(prompt) + [True] * len(reply))
+            TokenTree(prompt, (TokenRow(reply, [True] * len(reply)),))
             for prompt, reply in zip(prompts, replies, strict=True)
         ]
     )
     with torch.no_grad(), speaker.policy.using(None):
-        hidden_RH, targets_R, rows_R = batch.scored(speaker.policy.hidden(batch.tokens_BT))
-        right_R = speaker.policy.log_probs(hidden_RH, targets_R)
+        packed_R = speaker.policy.scored(pack)
     for at, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
         expected = their_log_probs(network, prompt + reply)[len(prompt) - 1 :]
         left = torch.tensor([log_prob for _, log_prob in heard[at]])
         torch.testing.assert_close(left, expected, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(right_R[rows_R == at], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(packed_R[pack.branches_R == at], expected, rtol=1e-4, atol=1e-4)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiny import Family, save_tiny, shake, tiny_policy
+from tests.tiny import Family, rows_pack, save_tiny, shake, tiny_policy
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -29,8 +29,7 @@ def policy(tmp_path: Path) -> Policy:
 
 def scores(policy: Policy, name: str | None) -> Tensor:
     with torch.no_grad(), policy.using(name):
-        hidden = policy.hidden(TOKENS)[:, :-1].flatten(0, 1)
-        return policy.log_probs(hidden, TOKENS[:, 1:].flatten())
+        return policy.scored(rows_pack(TOKENS))
 
 
 @pytest.mark.parametrize(("family", "tied"), KINDS)
@@ -152,8 +151,7 @@ def test_making_an_adapter_shifts_no_other_draw(policy: Policy):
 def test_only_the_adapter_and_the_marker_rows_get_gradients(policy: Policy):
     policy.adapters.add("a", SHAPE, seed=1)
     shake(policy, "a", 1)
-    hidden = policy.hidden(TOKENS)[:, :-1].flatten(0, 1)
-    policy.log_probs(hidden, TOKENS[:, 1:].flatten()).sum().backward()
+    policy.scored(rows_pack(TOKENS)).sum().backward()
     trained = policy.adapters.parameters("a")
     assert all(each.grad is not None and each.grad.any() for each in trained.values())
     known = {id(each) for each in trained.values()}
@@ -164,8 +162,7 @@ def test_only_the_adapter_and_the_marker_rows_get_gradients(policy: Policy):
 def test_marker_rows_learn_from_the_embedding_and_from_the_head(policy: Policy):
     """Against autograd through one whole matrix that is embedding and head at once."""
     policy.adapters.add("a", SHAPE, seed=1)
-    hidden = policy.hidden(TOKENS)[:, :-1].flatten(0, 1)
-    policy.log_probs(hidden, TOKENS[:, 1:].flatten()).sum().backward()
+    policy.scored(rows_pack(TOKENS)).sum().backward()
     ours = policy.adapters.markers["a"].rows_MH.grad
 
     network = cast("Any", policy.network)
@@ -187,7 +184,7 @@ def test_without_marker_rows_only_the_layers_are_trained(policy: Policy):
 
 def test_whole_layers_are_trained_beside_marker_rows(policy: Policy):
     policy.adapters.add_markers_only("a", (4, 5))
-    trained = policy.trained_parameters("a", whole_layers=True)
+    trained = policy.trained_parameters("a", "layers")
     assert f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta" in trained
     assert "model.layers.0.self_attn.q_proj.weight" in trained
     assert not any(name.endswith(("embed_tokens.weight", "lm_head.weight")) for name in trained)

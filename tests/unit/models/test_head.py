@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from amenable.chat.batch import Batch
 from amenable.chat.encode import TokenRow
+from amenable.chat.trees import Pack, TokenTree
 from amenable.models.head import CHUNK_ROWS, scored_log_probs
 
 VOCABULARY, WIDTH = 40, 8
@@ -106,27 +106,26 @@ def test_the_loss_moves_with_the_position_before_the_target_only():
     nothing, and moving that one changes the loss by h times the gradient.
     """
     _, weight, _, ids, rows = made_up(1, [], torch.float64)
-    batch = Batch.of([TokenRow([1, 2, 3], [False, False, True])])
-    hidden_BTH = torch.randn(
-        1, 3, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    pack = Pack.of([TokenTree.of(TokenRow([1, 2, 3], [False, False, True]))])
+    hidden_NH = torch.randn(
+        3, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
 
     def loss(hidden: Tensor) -> Tensor:
-        hidden_RH, targets, _ = batch.scored(hidden)
-        return -plainly(hidden_RH, weight, targets, ids, rows).sum()
+        return -plainly(hidden[pack.sources_R], weight, pack.targets_R, ids, rows).sum()
 
     step = 1e-6
     slopes = torch.zeros(3, WIDTH, dtype=torch.float64)
     for t in range(3):
         for h in range(WIDTH):
-            moved = hidden_BTH.clone()
-            moved[0, t, h] += step
-            slopes[t, h] = (loss(moved) - loss(hidden_BTH)) / step
+            moved = hidden_NH.clone()
+            moved[t, h] += step
+            slopes[t, h] = (loss(moved) - loss(hidden_NH)) / step
     assert not slopes[0].any()
     assert not slopes[2].any()
 
-    ours = hidden_BTH.float().requires_grad_()
-    hidden_RH, targets, _ = batch.scored(ours)
+    ours = hidden_NH.float().requires_grad_()
+    hidden_RH, targets = ours[pack.sources_R], pack.targets_R
     (-scored_log_probs(hidden_RH, weight.float(), targets, ids, rows.float())).sum().backward()
     assert ours.grad is not None
-    torch.testing.assert_close(ours.grad[0].double(), slopes, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours.grad.double(), slopes, rtol=1e-3, atol=1e-4)

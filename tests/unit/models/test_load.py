@@ -30,10 +30,8 @@ def test_a_folder_becomes_one_of_ours(tmp_path: Path, family: Family):
     source = save_tiny(tmp_path / "theirs", family)
     (source / INFO_FILE).unlink()
     facts = copy_folder(source, tmp_path / "ours", said.append)
-    assert (facts.family_form, facts.architecture) == (
-        family,
-        "gemma3_text" if family == "gemma" else "llama",
-    )
+    architectures = {"gemma": "gemma3_text", "chatml": "qwen3", "llama3": "llama"}
+    assert (facts.family_form, facts.architecture) == (family, architectures[family])
     assert Policy.read_info(tmp_path / "ours")["family_form"] == family
     weights = load_file(tmp_path / "ours" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}

@@ -5,11 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import FAMILIES, Family, save_tiny, tiny_policy
-from transformers import AutoModelForCausalLM, PhiConfig, PhiForCausalLM
+from tests.tiny import FAMILIES, Family, rows_pack, save_tiny, tiny_policy
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+)
 
+from amenable.chat.encode import TokenRow
 from amenable.chat.template import FORMS
+from amenable.chat.trees import Pack, TokenTree
 from amenable.models.policy import Policy, compute_dtype
+from amenable.models.tree_attention import reads_trees
 from amenable.records.errors import ModelError, NotFoundError
 
 ROWS = torch.tensor([[2, 4, 20, 21, 5, 30], [2, 7, 40, 41, 0, 0]])  # the second has two of padding
@@ -20,8 +29,7 @@ def test_log_probs_are_transformers_own(tmp_path: Path, family: Family):
     policy = tiny_policy(tmp_path / "base", family)
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
     with torch.no_grad():
-        hidden_BTH = policy.hidden(ROWS)
-        ours = policy.log_probs(hidden_BTH[:, :-1].flatten(0, 1), ROWS[:, 1:].flatten())
+        ours = policy.scored(rows_pack(ROWS))
         logits = network(input_ids=ROWS).logits[:, :-1]
     theirs = logits.log_softmax(-1).gather(-1, ROWS[:, 1:, None])[..., 0].flatten()
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -30,9 +38,9 @@ def test_log_probs_are_transformers_own(tmp_path: Path, family: Family):
 def test_what_follows_on_the_right_changes_nothing_before_it(tmp_path: Path):
     policy = tiny_policy(tmp_path / "base")
     with torch.no_grad():
-        alone = policy.hidden(ROWS[1:, :4])
-        padded = policy.hidden(ROWS)[1:, :4]
-    torch.testing.assert_close(alone, padded, rtol=1e-5, atol=1e-5)
+        alone = policy.hidden(rows_pack(ROWS[1:, :4]))
+        beside = policy.hidden(rows_pack(ROWS))[6:10]
+    torch.testing.assert_close(alone, beside, rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_of_a_loaded_policy_is_trained_unasked(tmp_path: Path):
@@ -101,6 +109,28 @@ def test_a_head_with_a_bias_is_refused_before_it_is_left_out(tmp_path: Path):
     PhiForCausalLM(config).save_pretrained(tmp_path / "phi")
     with pytest.raises(ModelError, match=r"kind 'phi' bend their logits \(a bias of the head\)"):
         Policy.load(tmp_path / "phi", torch.float32)
+
+
+def test_a_family_that_cannot_read_trees_gives_the_same_by_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    config = BloomConfig(vocab_size=50, hidden_size=32, n_layer=2, n_head=2)
+    BloomForCausalLM(config).save_pretrained(tmp_path / "bloom")
+    with caplog.at_level("INFO"):
+        policy = Policy.load(tmp_path / "bloom", torch.float32)
+    assert not reads_trees(policy.network)
+    assert "read the prompt anew for every reply" in caplog.text
+    branches = tuple(TokenRow(tokens, [True] * len(tokens)) for tokens in ([7, 8], [9, 10, 11]))
+    with torch.no_grad():
+        found = policy.scored(Pack.of([TokenTree([3, 4, 5], branches), TokenTree([6], branches)]))
+        expected: list[float] = []
+        for prefix in ([3, 4, 5], [6]):
+            for branch in branches:
+                ids = torch.tensor([prefix + branch.tokens])
+                logits = policy.network(input_ids=ids).logits[0, :-1].log_softmax(-1)
+                picked = logits.gather(-1, ids[0, 1:, None])[:, 0]
+                expected += picked[len(prefix) - 1 :].tolist()
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def change_config(folder: Path, **changes: object) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import get_args
 
 import pytest
 from sqlalchemy import select
@@ -12,9 +13,11 @@ from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queu
 
 from amenable.chat.encode import Encoder
 from amenable.chat.template import chat_form
+from amenable.chat.trees import num_shared
 from amenable.feedback import export, people, tasks
 from amenable.feedback.tasks import Submission
-from amenable.pipeline.align import training_pairs
+from amenable.pipeline.config import PreferenceLoss
+from amenable.pipeline.judged_rows import training_pairs, training_replies
 from amenable.pipeline.progress import read_metrics
 from amenable.pipeline.simulate import judge_what_waits
 from amenable.pipeline.sources import install_starter
@@ -51,7 +54,7 @@ def texts(comparisons: list[Comparison], max_tokens: int = 100) -> list[tuple[st
     found: list[tuple[str, str]] = []
     for pair in training_pairs(ENCODER, comparisons, max_tokens).pairs:
         chosen, rejected = (
-            ENCODER.decode([id_ for id_, on in zip(*row, strict=True) if on]) for row in pair
+            ENCODER.decode([id_ for id_, on in zip(*row, strict=True) if on]) for row in pair.rows
         )
         found.append((chosen, rejected))
     return found
@@ -101,7 +104,7 @@ def test_a_reply_that_was_cut_off_has_no_end_to_learn_from():
     (end,) = ENCODER.tokenizer.encode("<end_of_turn>", add_special_tokens=False).ids
     rows = training_pairs(ENCODER, [compared("left", right=CUT_OFF), compared("left")], 100).pairs
     ends = [
-        [any(id_ == end and on for id_, on in zip(*row, strict=True)) for row in pair]
+        [any(id_ == end and on for id_, on in zip(*row, strict=True)) for row in pair.rows]
         for pair in rows
     ]
     assert ends == [[True, False], [True, True]]
@@ -139,6 +142,55 @@ def test_version_2_starts_at_ln_2_and_remembers_its_parents(workspace: Workspace
     assert info["parent_sha256"] == parent.sha256
     assert int(ended.outputs["comparisons"]) <= 24
     assert not parent.is_simulated
+
+
+GAINS = ("gain_good", "gain_bad")
+
+
+@pytest.mark.parametrize("loss", get_args(PreferenceLoss))
+def test_every_loss_makes_a_version_that_prefers_more(
+    workspace: Workspace, version_1: str, loss: PreferenceLoss
+):
+    with workspace.database.write() as session:
+        judge_what_waits(session, [tasks.Pile("improve")], seed=1)
+    fit = SMALL_FIT | {"num_epochs": 8, "learning_rate": 1e-3}
+    preference = {"loss": loss, "flip_rate": 0.0, "sft_weight": 0.0 if loss != "orpo" else 1.0}
+    run_id = queue(workspace, "align", version_1, ALIGN | {"fit": fit, "preference": preference})
+    ended = execute(workspace, run_id, STAGES)
+    assert ended.error is None
+    metrics = read_metrics(workspace.run_folder(run_id))
+    if loss == "kto":
+        good, bad = ([each[name] for each in metrics if name in each][-1] for name in GAINS)
+        assert good > bad
+    else:
+        assert metrics[-1]["margin"] > metrics[0]["margin"]
+    has_reference = any(workspace.run_folder(run_id).glob("reference-*.safetensors"))
+    assert has_reference == (loss not in ("orpo", "simpo"))
+
+
+def test_replies_by_themselves_are_good_or_bad():
+    found = training_replies(
+        ENCODER,
+        [
+            compared("left"),
+            replace(compared("both_bad"), prompt=Conversation.of(("user", "Something else?"))),
+            compared("tie"),
+        ],
+        100,
+        seed=1,
+    )
+    marks = sorted((ENCODER.decode(each.row.tokens)[-30:], each.is_good) for each in found.judged)
+    assert [is_good for _, is_good in marks].count(True) == 1
+    assert len(marks) == 4  # the tie says nothing of either
+    assert sum(each.weight for each in found.judged if each.is_good) == pytest.approx(2.0)
+    assert sum(each.weight for each in found.judged if not each.is_good) == pytest.approx(2.0)
+    for each in found.judged:
+        assert num_shared([each.row, each.stranger]) > 3  # the prompt is the same
+
+
+def test_judgements_of_one_prompt_alone_have_no_stranger():
+    with pytest.raises(DataError, match="takes several"):
+        training_replies(ENCODER, [compared("left"), compared("right")], 100, seed=1)
 
 
 def test_only_judgements_on_its_own_replies_teach_a_version(workspace: Workspace, version_1: str):
@@ -202,6 +254,6 @@ def test_without_judgements_it_ends_in_one_line(workspace: Workspace, version_1:
 
 def test_a_version_that_was_trained_whole_says_so(workspace: Workspace):
     install_starter(workspace)
-    name = done(workspace, "finetune", put_tiny(workspace), SMALL_FINETUNE | {"method": "full"})
+    name = done(workspace, "finetune", put_tiny(workspace), SMALL_FINETUNE | {"method": "layers"})
     ended = run(workspace, "align", name, ALIGN)
     assert ended.error == f"{name} was trained whole; Improve works on versions made with LoRA."

@@ -134,8 +134,9 @@ def test_a_stop_loses_nothing_whenever_it_comes(workspace: Workspace, base: str,
     assert not (folder / CHECKPOINT).exists()
 
 
-def test_the_whole_model_can_be_trained(workspace: Workspace, base: str):
-    name = done(workspace, "finetune", base, SMALL_FINETUNE | {"method": "full"})
+@pytest.mark.parametrize("method", ["layers", "full"])
+def test_the_whole_model_can_be_trained(workspace: Workspace, base: str, method: str):
+    name = done(workspace, "finetune", base, SMALL_FINETUNE | {"method": method})
     with workspace.database.read() as session:
         row = library.model(session, name)
     assert row.base is None
@@ -280,7 +281,7 @@ def test_what_was_kept_is_given_back_also_after_training_again(workspace: Worksp
         workspace=workspace, run=ended, folder=folder, log=RunLog(folder), should_stop=lambda: False
     )
     policy = Policy.load(workspace.folder / row.folder)
-    lineage = Lineage(base=row, parent=row, number=1, is_simulated=False)
+    lineage = Lineage(base=row, parent=row, number=1, num_trained=0, is_simulated=False)
     assert keep_policy(context, policy, lineage) == "tiny-instruct-1"
 
 

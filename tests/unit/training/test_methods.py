@@ -9,19 +9,22 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import tiny_policy
 
 from amenable.chat.encode import TokenRow
+from amenable.chat.trees import TokenTree
 from amenable.models.adapters import AdapterShape
 from amenable.models.policy import Policy
-from amenable.training.finetune import Budget, FinetuneMethod
+from amenable.training.finetune import Budget, LikelihoodMethod
+from amenable.training.losses.preference import PreferenceKnobs
 from amenable.training.preference import (
-    DpoKnobs,
     PreferenceMethod,
     RowPair,
-    pair_log_probs,
-    pair_steps,
+    branch_log_probs,
+    pair_trees,
+    tree_steps,
 )
 from amenable.training.reference_cache import reference_key, reference_values
 
-BUDGET = Budget(per_batch=24, per_step=40)
+BUDGET = Budget(per_pack=24, per_step=40)
+DPO = PreferenceKnobs("dpo", beta=0.1, margin=0.0, flips="conservative", sft_weight=0.0)
 
 
 def row(start: int, prompt: int, reply: int) -> TokenRow:
@@ -31,6 +34,7 @@ def row(start: int, prompt: int, reply: int) -> TokenRow:
 
 ROWS = [row(20, 3, 4), row(60, 5, 2), row(90, 2, 6), row(130, 1, 1)]
 PAIRS = [RowPair(row(20, 3, 4), row(20, 3, 2)), RowPair(row(70, 2, 1), row(70, 2, 5))]
+TREES = pair_trees(PAIRS)
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def alone(policy: Policy, one: TokenRow) -> float:
 
 
 def test_the_finetuning_loss_is_the_mean_over_reply_tokens(policy: Policy):
-    method = FinetuneMethod(policy, ROWS, BUDGET, seed=1)
+    method = LikelihoodMethod(policy, ROWS, BUDGET, seed=1)
     counts = method.counts([[0, 1], [2, 3]])
     assert counts == 4 + 2 + 6 + 1
     total = sum(float(method.loss(batch, counts).total.detach()) for batch in ([0, 1], [2, 3]))
@@ -60,44 +64,40 @@ def test_the_finetuning_loss_is_the_mean_over_reply_tokens(policy: Policy):
 
 
 def test_tokens_of_a_microbatch_are_counted_without_padding(policy: Policy):
-    assert FinetuneMethod(policy, ROWS, BUDGET, seed=1).num_tokens([0, 3]) == 8 + 3
-    method = PreferenceMethod(policy, PAIRS, torch.zeros(2, 2), DpoKnobs(0.1, 0, 0), BUDGET, 1)
-    assert method.num_tokens([0]) == 8 + 6
+    assert LikelihoodMethod(policy, ROWS, BUDGET, seed=1).num_tokens([0, 3]) == 8 + 3
+    method = PreferenceMethod(policy, PAIRS, torch.zeros(2, 2), DPO, BUDGET, 1)
+    # The begin token and the prompt once; a branch keeps a token, so the shorter reply is not all
+    # prefix: 4 shared, then 4 and 2 of their own.
+    assert method.num_tokens([0]) == 4 + 4 + 2
 
 
 def test_epochs_differ_and_runs_with_one_seed_do_not(policy: Policy):
     rows = [row(20 + at, 3, 4) for at in range(30)]
-    first = FinetuneMethod(policy, rows, BUDGET, seed=1)
+    first = LikelihoodMethod(policy, rows, BUDGET, seed=1)
     assert first.steps(0) != first.steps(1)
-    assert first.steps(1) == FinetuneMethod(policy, rows, BUDGET, seed=1).steps(1)
-    assert first.steps(0) != FinetuneMethod(policy, rows, BUDGET, seed=2).steps(0)
+    assert first.steps(1) == LikelihoodMethod(policy, rows, BUDGET, seed=1).steps(1)
+    assert first.steps(0) != LikelihoodMethod(policy, rows, BUDGET, seed=2).steps(0)
 
 
 def test_pairs_are_summed_each_on_its_own(policy: Policy):
-    values = pair_log_probs(policy, PAIRS)
-    expected = [[alone(policy, one) for one in pair] for pair in PAIRS]
-    found = torch.stack([values.chosen_P, values.rejected_P], dim=1)
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-5, atol=1e-4)
-
-
-def test_a_pair_is_measured_by_its_longer_row_twice():
-    # Two rows of 8 padded tokens are 16; two pairs would be 32 and do not fit into 24.
-    assert all(len(batch) == 1 for step in pair_steps(PAIRS, BUDGET, 1) for batch in step)
+    found_K = branch_log_probs(policy, TREES)
+    expected = [alone(policy, one) for pair in PAIRS for one in (pair.chosen, pair.rejected)]
+    torch.testing.assert_close(found_K, torch.tensor(expected), rtol=1e-5, atol=1e-4)
 
 
 def test_the_first_step_against_oneself_costs_ln_2(policy: Policy, tmp_path: Path):
-    groups = [batch for step in pair_steps(PAIRS, BUDGET, 1) for batch in step]
-    reference = reference_values(policy, PAIRS, groups, tmp_path / "cache", lambda _: None)
-    method = PreferenceMethod(policy, PAIRS, reference, DpoKnobs(0.1, 0.0, 0.0), BUDGET, seed=1)
+    groups = [batch for step in tree_steps(TREES, BUDGET, 1) for batch in step]
+    reference = reference_values(policy, TREES, groups, tmp_path / "cache", lambda _: None)
+    method = PreferenceMethod(policy, PAIRS, reference, DPO, BUDGET, seed=1)
     counts = method.counts(groups)
-    assert (counts.pairs, counts.chosen_tokens) == (2, 4 + 1)
+    assert (counts.weight, counts.chosen_tokens) == (2, 4 + 1)
     total = sum(float(method.loss(group, counts).total.detach()) for group in groups)
     assert total == pytest.approx(math.log(2), abs=1e-6)
 
 
 def read_reference(policy: Policy, cache: Path) -> tuple[torch.Tensor, list[int]]:
     heard: list[int] = []
-    return reference_values(policy, PAIRS, [[1], [0]], cache, heard.append), heard
+    return reference_values(policy, TREES, [[1], [0]], cache, heard.append), heard
 
 
 def test_reference_values_are_computed_once(policy: Policy, tmp_path: Path):
@@ -133,10 +133,12 @@ def test_damaged_reference_values_are_computed_anew(policy: Policy, tmp_path: Pa
 
 def test_other_pairs_parents_or_precisions_have_other_references():
     keys = {
-        reference_key("a", PAIRS, torch.float32),
-        reference_key("b", PAIRS, torch.float32),
-        reference_key("a", PAIRS[:1], torch.float32),
-        reference_key("a", [RowPair(*reversed(PAIRS[0])), PAIRS[1]], torch.float32),
-        reference_key("a", PAIRS, torch.bfloat16),
+        reference_key("a", TREES, torch.float32),
+        reference_key("b", TREES, torch.float32),
+        reference_key("a", TREES[:1], torch.float32),
+        reference_key(
+            "a", [TokenTree.of(PAIRS[0].rejected, PAIRS[0].chosen), TREES[1]], torch.float32
+        ),
+        reference_key("a", TREES, torch.bfloat16),
     }
     assert len(keys) == 5

@@ -1,0 +1,56 @@
+"""Examples to steps, and the examples of a step to packs that fit in memory."""
+
+import random
+from collections.abc import Sequence
+
+from amenable.chat.encode import TokenRow
+
+
+def fill(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Positions in as few packs as come of first fit, longest first; what is too long stands alone.
+
+    >>> fill([5, 9, 3, 2], budget=10)
+    [[1], [0, 2, 3]]
+    """
+    packs: list[list[int]] = []
+    rooms: list[int] = []
+    for position in sorted(range(len(lengths)), key=lambda at: -lengths[at]):
+        length = lengths[position]
+        at = next((at for at, room in enumerate(rooms) if length <= room), None)
+        if at is None:
+            packs.append([])
+            rooms.append(budget)
+            at = -1
+        packs[at].append(position)
+        rooms[at] -= length
+    return packs
+
+
+def shuffled_steps(
+    lengths: Sequence[int], per_pack: int, per_step: int, seed: int
+) -> list[list[list[int]]]:
+    """One epoch: steps of packs of positions, the same for the same seed.
+
+    A step takes examples in their shuffled order until the next would be too many, so which
+    examples meet in a step does not depend on their lengths, nor on how they are packed.
+    """
+    order = list(range(len(lengths)))
+    random.Random(seed).shuffle(order)  # noqa: S311
+    steps: list[list[int]] = [[]]
+    room = per_step
+    for position in order:
+        if steps[-1] and lengths[position] > room:
+            steps.append([])
+            room = per_step
+        steps[-1].append(position)
+        room -= lengths[position]
+    return [
+        [[step[at] for at in pack] for pack in fill([lengths[at] for at in step], per_pack)]
+        for step in steps
+        if step
+    ]
+
+
+def cut(row: TokenRow, max_tokens: int) -> TokenRow:
+    """The row without its end, where it is too long."""
+    return TokenRow(row.tokens[:max_tokens], row.is_target[:max_tokens])

@@ -1,0 +1,140 @@
+"""Judgements as token rows: what a preference method is fed."""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from amenable.chat.encode import Encoder, TokenRow
+from amenable.chat.packing import cut
+from amenable.records.conversation import Conversation
+from amenable.records.errors import DataError
+from amenable.records.judgement import Comparison, Judged, Preference
+from amenable.training.preference import RowPair
+from amenable.training.unpaired import JudgedRow
+
+LEAST_PAIRS = 2
+
+
+def teaches(comparison: Comparison) -> bool:
+    """Whether an order of replies can be learned from it: ties and both bad teach none."""
+    return comparison.preference() is not None or comparison.mended is not None
+
+
+class TrainingPairs(NamedTuple):
+    pairs: list[RowPair]
+    num_left_out: int
+    """Comparisons whose prompt leaves no room for a reply."""
+
+
+def training_pairs(
+    encoder: Encoder,
+    comparisons: Sequence[Comparison],
+    max_tokens: int,
+    *,
+    flip_rate: float = 0.0,
+) -> TrainingPairs:
+    """Chosen and rejected rows; a mended reply is chosen over both that were shown."""
+    pairs: list[RowPair] = []
+    num_left_out = 0
+    for each in comparisons:
+        orders = [order for order in _orders(each) if order.chosen.text != order.rejected.text]
+        found = [
+            RowPair(
+                chosen=_row(encoder, each.prompt, order.chosen, max_tokens),
+                rejected=_row(encoder, each.prompt, order.rejected, max_tokens),
+                flip_rate=flip_rate,
+            )
+            for order in orders
+        ]
+        whole = [pair for pair in found if all(any(row.is_target) for row in pair.rows)]
+        pairs += whole
+        num_left_out += bool(found) and not whole
+    if len(pairs) >= LEAST_PAIRS:
+        return TrainingPairs(pairs, num_left_out)
+    if num_left_out:
+        raise _no_room(num_left_out, max_tokens)
+    raise DataError(
+        "The judgements so far prefer no reply to another (ties and both bad teach no order). "
+        "Judge some more pairs first."
+    )
+
+
+class TrainingReplies(NamedTuple):
+    judged: list[JudgedRow]
+    num_left_out: int
+    """Replies whose prompt leaves no room for them."""
+
+
+def training_replies(
+    encoder: Encoder, comparisons: Sequence[Comparison], max_tokens: int, seed: int
+) -> TrainingReplies:
+    """Every reply by itself: chosen ones good, others bad, and both of a pair that was both bad.
+
+    Good and bad count the same in all, whatever their number (arXiv 2402.01306, section 4.2).
+    """
+    said = [
+        (each.prompt, reply, is_good) for each in comparisons for reply, is_good in _marks(each)
+    ]
+    random.Random(seed).shuffle(said)  # noqa: S311
+    rows = [(_row(encoder, prompt, reply, max_tokens), is_good) for prompt, reply, is_good in said]
+    strangers = [_row(encoder, prompt, reply, max_tokens) for prompt, reply in _strangers(said)]
+    num_good = sum(is_good for _, is_good in rows)
+    share = {True: num_good, False: len(rows) - num_good}
+    judged = [
+        JudgedRow(row, stranger, is_good, weight=len(rows) / (2 * share[is_good]))
+        for (row, is_good), stranger in zip(rows, strangers, strict=True)
+        if any(row.is_target) and any(stranger.is_target)
+    ]
+    num_left_out = len(rows) - len(judged)
+    if {each.is_good for each in judged} == {True, False}:
+        return TrainingReplies(judged, num_left_out)
+    if num_left_out:
+        raise _no_room(num_left_out, max_tokens)
+    raise DataError(
+        "The judgements so far call no reply good, or none bad. Judge some more pairs first."
+    )
+
+
+def _strangers(
+    said: Sequence[tuple[Conversation, Judged, bool]],
+) -> list[tuple[Conversation, Judged]]:
+    """For each prompt the next reply in the row that was given to another prompt."""
+    found: list[tuple[Conversation, Judged]] = []
+    for at, (prompt, _, _) in enumerate(said):
+        following = (said[(at + step) % len(said)] for step in range(1, len(said)))
+        other = next((reply for theirs, reply, _ in following if theirs != prompt), None)
+        if other is None:
+            raise DataError("All judgements are of one prompt; learning from them takes several.")
+        found.append((prompt, other))
+    return found
+
+
+def _marks(comparison: Comparison) -> list[tuple[Judged, bool]]:
+    shown = (comparison.left, comparison.right)
+    if comparison.mended:
+        mended = Judged(comparison.mended, has_end=True)
+        return [(mended, True), *((each, False) for each in shown)]
+    if comparison.choice == "both_bad":
+        return [(each, False) for each in shown]
+    preference = comparison.preference()
+    return [(preference.chosen, True), (preference.rejected, False)] if preference else []
+
+
+def _orders(comparison: Comparison) -> list[Preference]:
+    if comparison.mended:
+        mended = Judged(comparison.mended, has_end=True)
+        return [Preference(mended, shown) for shown in (comparison.left, comparison.right)]
+    preference = comparison.preference()
+    return [preference] if preference else []
+
+
+def _row(encoder: Encoder, prompt: Conversation, reply: Judged, max_tokens: int) -> TokenRow:
+    return cut(encoder.reply_row(prompt, reply.text, has_end=reply.has_end), max_tokens)
+
+
+def _no_room(num_left_out: int, max_tokens: int) -> DataError:
+    return DataError(
+        f"{num_left_out} of the judged prompts leave no room for a reply within {max_tokens} "
+        "tokens, and too few are left. Begin it by hand: amenable align with a larger "
+        "--max-tokens."
+    )
