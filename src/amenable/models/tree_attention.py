@@ -43,7 +43,9 @@ def use_tree_attention(network: PreTrainedModel) -> None:
         AttentionMaskInterface.register(NAME, sdpa_mask)
         network.set_attn_implementation(NAME)
     else:
-        log.info("Models of the kind %s read the prompt anew for every reply.", config.model_type)
+        log.warning(
+            "Models of the kind %s read the prompt anew for every reply.", config.model_type
+        )
 
 
 def reads_trees(network: PreTrainedModel) -> bool:
@@ -88,17 +90,19 @@ def _attend(
     """The queries are the last of the keys' tokens; each sees itself and what stands before."""
     num_queries, num_keys = query.shape[2], key.shape[2]
     reach = window if window is not None and window < num_keys else None
-    mask = _mask(num_queries, num_keys, reach).to(query.device)
     is_short = num_keys <= MOST_KEYS and query.dtype == torch.bfloat16
     if is_short and query.device.type == "cpu":
         scale = query.shape[-1] ** -0.5 if scale is None else scale
+        mask = _mask(num_queries, num_keys, reach)
         return cast("Tensor", ShortAttention.apply(query[0], key[0], value[0], mask, scale))[None]
+    # Built only where it is needed: a long text's own would be as large as its square.
     is_causal = num_queries == num_keys and reach is None
+    mask = None if is_causal else _mask(num_queries, num_keys, reach).to(query)
     return scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=None if is_causal else mask.to(query.dtype),
+        attn_mask=mask,
         is_causal=is_causal,
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],

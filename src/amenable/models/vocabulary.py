@@ -64,12 +64,10 @@ class Vocabulary:
         return {self._paths[id(parameter)]: parameter for parameter in (self.embedding, self.head)}
 
     def collect_into(self, sums: dict[str, Tensor]) -> None:
-        """From now on gradients are added to these, by path; an empty one freezes them again."""
-        if sums and sums.keys() != self.parameters().keys():
+        """From now on gradients are added to these, by path."""
+        if sums.keys() != self.parameters().keys():
             raise ModelError("Embedding and head are trained together, or not at all.")
-        self._sums = {
-            id(parameter): sums[path] for path, parameter in self.parameters().items() if sums
-        }
+        self._sums = {id(parameter): sums[path] for path, parameter in self.parameters().items()}
 
     @property
     def head_sums(self) -> Tensor | None:

@@ -43,7 +43,7 @@ from amenable.training.optimizer import MasterWeights
 from amenable.training.preference import PreferenceMethod, pair_trees, tree_steps
 from amenable.training.reference_cache import reference_key, reference_values
 from amenable.training.step import Method
-from amenable.training.unpaired import UnpairedMethod
+from amenable.training.unpaired import UnpairedMethod, judged_trees
 
 JUDGEMENTS = "judgements.json"
 """In the run's folder: ids of what it learns from."""
@@ -173,7 +173,7 @@ class Feed:
         found = training_replies(
             self.encoder, comparisons, self.config.max_tokens, seed_for(seed, "strangers")
         )
-        trees = [TokenTree.of(each.row, each.stranger) for each in found.judged]
+        trees = judged_trees(found.judged)
         packs = fill([tree.num_tokens for tree in trees], self._budget.per_pack)
         key = reference_key(self.parent_sha256, trees, self.policy.network.dtype)
         method = UnpairedMethod(

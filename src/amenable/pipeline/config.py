@@ -1,7 +1,7 @@
 """The knobs of every stage: type, default and one sentence each, readable without torch."""
 
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 from amenable.records.errors import ConfigError
 
@@ -201,13 +201,22 @@ class CompareConfig:
         _at_least("num_text_tokens", self.num_text_tokens, 256)
 
 
-STAGE_CONFIGS = {
+StageConfig = PrepareConfig | FinetuneConfig | SampleConfig | AlignConfig | CompareConfig
+STAGE_CONFIGS: dict[str, type[StageConfig]] = {
     "prepare": PrepareConfig,
     "finetune": FinetuneConfig,
     "sample": SampleConfig,
     "align": AlignConfig,
     "compare": CompareConfig,
 }
+
+
+def recorded(config: StageConfig) -> dict[str, Any]:
+    """As a run keeps it: what was left to be usual is written out, for that may change."""
+    if isinstance(config, AlignConfig):
+        known = replace(config.preference, **config.preference.usual()._asdict())
+        config = replace(config, preference=known)
+    return asdict(config)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from amenable.feedback import tasks
 from amenable.feedback.export import comparisons
 from amenable.pipeline import fitting
-from amenable.pipeline.config import STAGE_CONFIGS, AlignConfig, PrepareConfig
+from amenable.pipeline.config import STAGE_CONFIGS, AlignConfig, PrepareConfig, recorded
 from amenable.pipeline.history import (
     DEFAULT_BASE,
     START_KEY,
@@ -216,7 +216,7 @@ def _queue(session: Session, wanted: Wanted, *, seed: int = DEFAULT_SEED) -> str
         session,
         stage=wanted.stage,
         inputs=wanted.inputs,
-        config=asdict(config),
+        config=recorded(config),
         seed=seed,
     )
 

@@ -4,7 +4,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -34,6 +33,11 @@ class JudgedRow(NamedTuple):
     weight: float = 1.0
 
 
+def judged_trees(judged: Sequence[JudgedRow]) -> list[TokenTree]:
+    """For the reference: both replies to a prompt in one pass."""
+    return [TokenTree.of(each.row, each.stranger) for each in judged]
+
+
 @dataclass(frozen=True)
 class UnpairedMethod:
     """A training Method; `reference_B2` holds the frozen parent's values of row and stranger."""
@@ -44,11 +48,6 @@ class UnpairedMethod:
     beta: float
     budget: Budget
     seed: int
-
-    @cached_property
-    def trees(self) -> list[TokenTree]:
-        """For the reference: both replies to a prompt in one pass."""
-        return [TokenTree.of(each.row, each.stranger) for each in self.judged]
 
     def steps(self, epoch: int) -> list[list[list[int]]]:
         rows = [TokenTree.of(each.row) for each in self.judged]

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from amenable.pipeline.config import (
+    USUAL,
     AlignConfig,
     CompareConfig,
     ExportConfig,
     FinetuneConfig,
+    PreferenceConfig,
     PrepareConfig,
     SampleConfig,
+    recorded,
 )
 from amenable.pipeline.knobs import read_config
 from amenable.records.errors import ConfigError
@@ -76,3 +79,11 @@ def test_what_cannot_be_is_refused_by_name(kind: type[Any], values: dict[str, An
 @pytest.mark.parametrize("against", [None, "tiny-instruct-1"])
 def test_a_knob_may_be_left_empty_where_that_means_something(against: str | None):
     assert read_config(SampleConfig, {"against": against}).against == against
+
+
+def test_a_run_records_what_is_usual_for_its_loss():
+    given = PreferenceConfig(loss="ipo", sft_weight=1.0)
+    found = recorded(AlignConfig(preference=given))["preference"]
+    assert (found["beta"], found["sft_weight"]) == (0.5, 1.0)
+    assert recorded(AlignConfig())["preference"]["beta"] == 0.1
+    assert read_config(AlignConfig, recorded(AlignConfig())).preference.usual() == USUAL["dpo"]

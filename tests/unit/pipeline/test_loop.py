@@ -1,6 +1,5 @@
 """The first loop walks from base model to proof by itself, wherever no person is needed."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +9,13 @@ from sqlalchemy.orm import Session
 from amenable.feedback import people, tasks
 from amenable.feedback.tasks import Answer, Purpose, Submission
 from amenable.pipeline import loop
-from amenable.pipeline.config import AlignConfig, FinetuneConfig, PrepareConfig, SampleConfig
+from amenable.pipeline.config import (
+    AlignConfig,
+    FinetuneConfig,
+    PrepareConfig,
+    SampleConfig,
+    recorded,
+)
 from amenable.pipeline.history import NEWEST_VOTE, Votes
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.loop import LoopState
@@ -174,8 +179,8 @@ def test_queued_runs_carry_what_their_stage_reads(database: Database):
         found = {run.stage: run for run in reversed(runs.list_runs(session))}
 
     assert read_config(PrepareConfig, found["prepare"].config).accept_licence
-    assert found["finetune"].config == asdict(FinetuneConfig())
-    assert found["align"].config == asdict(AlignConfig(max_tokens=99))
+    assert found["finetune"].config == recorded(FinetuneConfig())
+    assert found["align"].config == recorded(AlignConfig(max_tokens=99))
     assert found["align"].inputs["model"] == V1
     proof = read_config(SampleConfig, found["sample"].config)
     assert (proof.purpose, proof.against, proof.num_prompts) == ("proof", V1, 12)

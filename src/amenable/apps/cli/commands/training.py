@@ -1,7 +1,7 @@
 """amenable finetune, align and compare: the stages by hand, executed here or by the worker."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,7 @@ import tyro
 from amenable.apps.cli.options import DEFAULT_WORKSPACE, SEED, JsonFlag, WorkspaceFolder, again
 from amenable.apps.cli.out import Out, UsageError
 from amenable.apps.cli.places import existing, needs_training_packages
-from amenable.pipeline.config import AlignConfig, CompareConfig, FinetuneConfig
+from amenable.pipeline.config import AlignConfig, CompareConfig, FinetuneConfig, recorded
 from amenable.records.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _see_through(
             session,
             stage=stage,
             inputs=inputs,
-            config=asdict(arguments.config),
+            config=recorded(arguments.config),
             seed=arguments.seed,
         )
     out.say(f"Run {run_id}", style="quiet")
