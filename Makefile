@@ -1,11 +1,11 @@
-# The whole developer interface: make env | start | test | check | fix | lock | bench-start
+# The whole developer interface: make env | start | test | check | fix | lock | bench-start | bench-training
 PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INDEX := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
 
-.PHONY: env start test check fix lock wheel bench-start
+.PHONY: env start test check fix lock wheel bench-start bench-training
 
 env: $(VENV)/.ready  ## prepare .venv: exact pins, checked by hash; torch apart, so that its build is your choice
 
@@ -46,3 +46,8 @@ lock:  ## requirements.txt anew from pyproject.toml (needs uv)
 
 bench-start: env  ## the figures of docs/experiments.md, measured here
 	@$(BIN)/python -m benchmarks.start
+
+ONLY := $(if $(ROW),--row $(ROW)) $(if $(PEER),--peer $(PEER)) $(if $(MODEL),--model $(MODEL)) $(if $(COLUMN),--column $(COLUMN)) $(if $(TEXTS),--texts $(TEXTS))
+
+bench-training: env  ## docs/benchmarks.md: training against its peers; ROW= PEER= MODEL= COLUMN= TEXTS= choose
+	@$(BIN)/python -m benchmarks.training $(ONLY)

@@ -1,0 +1,64 @@
+"""The peers: which version, from which packages, each in an environment of its own."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+WORKERS = Path(__file__).parent / "workers"
+TORCH = "torch==2.13.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    name: str
+    title: str
+    pins: tuple[str, ...]
+    torch: str = TORCH
+    """Installed first and held: a peer's open range would bring another build."""
+
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        Peer(
+            name="trl",
+            title="TRL 1.16.0",
+            pins=("trl==1.16.0", "transformers==5.23.0", "accelerate==1.15.0", "datasets==5.2.0"),
+        ),
+        Peer(
+            name="llamafactory",
+            title="LLaMA-Factory 0.9.5",
+            pins=(
+                "llamafactory==0.9.5",
+                "transformers==5.6.0",
+                "trl==0.24.0",
+                "accelerate==1.11.0",
+                "peft==0.18.1",
+                "datasets==4.0.0",
+            ),
+        ),
+    )
+}
+
+
+def python_of(peer: Peer, folder: Path) -> Path:
+    """The peer's interpreter; its environment is made from the registry the first time.
+
+    `TORCH_INDEX` names where the CPU build of torch is, as for `make env`.
+    """
+    home = folder / peer.name
+    python = home / "bin" / "python"
+    ready = home / ".ready"
+    wanted = "\n".join((peer.torch, *peer.pins))
+    if ready.is_file() and ready.read_text(encoding="utf-8") == wanted:
+        return python
+    print(f"… an environment for {peer.title}", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+    index = os.environ.get("TORCH_INDEX", "")
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, *(["--index-url", index] if index else []), peer.torch], check=True)
+    subprocess.run([*install, peer.torch, *peer.pins], check=True)
+    ready.write_text(wanted, encoding="utf-8")
+    return python
