@@ -38,9 +38,7 @@ def _filled(default: Any, values: Mapping[str, Any]) -> Any:
 
 def _read(name: str, hint: Any, value: Any, default: Any) -> Any:
     if is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(name, value, must="be a group of knobs")
-        return _filled(default, cast("Mapping[str, Any]", value))
+        return _read_group(name, value, default)
     if typing.get_origin(hint) is typing.Literal:
         if value not in typing.get_args(hint):
             raise ConfigError(name, value, must=f"be one of {', '.join(typing.get_args(hint))}")
@@ -53,6 +51,15 @@ def _read(name: str, hint: Any, value: Any, default: Any) -> Any:
     if not isinstance(value, wanted) or (isinstance(value, float) and not math.isfinite(value)):
         raise ConfigError(name, value, must=f"be {' or '.join(kind.__name__ for kind in wanted)}")
     return value
+
+
+def _read_group(name: str, value: Any, default: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise ConfigError(name, value, must="be a group of knobs")
+    try:
+        return _filled(default, cast("Mapping[str, Any]", value))
+    except ConfigError as error:
+        raise error.within(name) from None
 
 
 def _plain_types(hint: Any) -> tuple[type, ...]:

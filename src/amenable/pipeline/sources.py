@@ -55,20 +55,19 @@ class Sources:
         if not self.demonstrations or not self.prompts:
             raise DataError("Name at least one set of demonstrations and one of prompts.")
         for name in self.demonstrations:
-            _check_holds(session, name, "conversation")
+            check_holds(session, name, "conversation")
         for name in self.prompts:
-            _check_holds(session, name, "prompt")
+            check_holds(session, name, "prompt")
         _check_can_measure(session, [name for name in self.prompts if name != STARTER_PROMPTS])
         settings.put(session, SETTING, asdict(self))
 
 
-def _check_holds(session: Session, name: str, wanted: str) -> None:
-    """Rows of this type, of which at least one is not sealed."""
+def check_holds(session: Session, name: str, *wanted: str) -> None:
+    """Rows of one of these types, of which at least one is not sealed."""
     found = STARTER_TYPES.get(name) or _type_of(session, name)
-    if found != wanted:
-        raise DataError(
-            f"{name!r} holds {HOLDS.get(found, 'nothing')}, where {HOLDS[wanted]} are needed."
-        )
+    if found not in wanted:
+        needed = " or ".join(HOLDS[each] for each in wanted)
+        raise DataError(f"{name!r} holds {HOLDS.get(found, 'nothing')}, where {needed} are needed.")
     if name not in STARTER_TYPES and not library.num_examples(session, name):
         raise DataError(
             f"Every row of {name!r} is sealed to measure with, so none is left to use. "
@@ -94,33 +93,39 @@ def _type_of(session: Session, name: str) -> str:
 
 def install_starter(workspace: Workspace) -> None:
     """Put the starter set into the library, as any other data set, once."""
-    sets = {
-        STARTER_DEMONSTRATIONS: ("messages", [each.to_json() for each in starter.demonstrations()]),
-        STARTER_PROMPTS: (
-            "prompt",
-            [
-                PromptExample(
-                    conversation=each.conversation,
-                    key=each.key,
-                    family=each.family,
-                    checks=each.checks,
-                ).to_json()
-                for each in starter.feedback_prompts()
-            ],
-        ),
-    }
     with workspace.database.write() as session:
-        for name, (kind, bodies) in sets.items():
-            if _is_there(session, name):
-                continue
-            entry = DatasetEntry(
-                name=name,
-                sha256=fingerprint(bodies),
-                kind=kind,
-                source="written for Amenable; ships with it",
-                licence=STARTER_LICENCE,
-            )
-            library.add_dataset(session, entry, bodies)
+        add_starter(session)
+
+
+def add_starter(session: Session) -> None:
+    """The same for a caller that writes already."""
+    if not _is_there(session, STARTER_DEMONSTRATIONS):
+        demonstrations = [each.to_json() for each in starter.demonstrations()]
+        _add_starter_set(session, STARTER_DEMONSTRATIONS, "messages", demonstrations)
+    if not _is_there(session, STARTER_PROMPTS):
+        prompts = [
+            PromptExample(
+                conversation=each.conversation,
+                key=each.key,
+                family=each.family,
+                checks=each.checks,
+            ).to_json()
+            for each in starter.feedback_prompts()
+        ]
+        _add_starter_set(session, STARTER_PROMPTS, "prompt", prompts)
+
+
+def _add_starter_set(
+    session: Session, name: str, kind: str, bodies: Sequence[Mapping[str, Any]]
+) -> None:
+    entry = DatasetEntry(
+        name=name,
+        sha256=fingerprint(bodies),
+        kind=kind,
+        source="written for Amenable; ships with it",
+        licence=STARTER_LICENCE,
+    )
+    library.add_dataset(session, entry, bodies)
 
 
 def _is_there(session: Session, name: str) -> bool:

@@ -21,6 +21,11 @@ class AmenableError(Exception):
 class ConfigError(AmenableError):
     def __init__(self, field: str, value: object, must: str) -> None:
         super().__init__(f"{field} is {value!r}, but must {must}.")
+        self.field, self.value, self.must = field, value, must
+
+    def within(self, group: str) -> "ConfigError":
+        """The same of a knob in a group of knobs: "fit.num_epochs"."""
+        return ConfigError(f"{group}.{self.field}", self.value, self.must)
 
 
 class NotFoundError(AmenableError):

@@ -74,7 +74,7 @@ def test_ctrl_c_ends_with_130_and_one_line(
 def test_what_training_needs_is_named_with_its_cure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("amenable.apps.cli.places.find_spec", lambda _: None)  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr("amenable.pipeline.packages.find_spec", lambda _: None)  # pyright: ignore[reportUnknownLambdaType]
 
     assert status_of(["finetune", "x"]) == 2
     assert "pip install 'amenable[train]'" in capsys.readouterr().err

@@ -2,18 +2,17 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amenable.apps.cli.options import again
+from amenable.pipeline.packages import INSTALL, missing_for_training
 from amenable.records.errors import CannotStartError, WorkspaceError
 
 if TYPE_CHECKING:
     from amenable.store.workspace import Workspace
 
 DATABASE = "amenable.sqlite3"
-TRAINING = ("torch", "transformers", "tokenizers", "safetensors", "peft", "gguf")
 
 
 def is_workspace(folder: Path) -> bool:
@@ -42,8 +41,5 @@ def opened(folder: Path) -> Generator["Workspace"]:
 
 
 def needs_training_packages() -> None:
-    missing = [name for name in TRAINING if find_spec(name) is None]
-    if missing:
-        raise CannotStartError(
-            f"This needs {', '.join(missing)}. Install with: pip install 'amenable[train]'"
-        )
+    if missing := missing_for_training():
+        raise CannotStartError(f"This needs {', '.join(missing)}. Install with: {INSTALL}")

@@ -20,7 +20,7 @@ from starlette.types import Scope
 from amenable.apps.hosts import THIS_MACHINE
 from amenable.apps.web import markdown, words
 from amenable.apps.web.answers import is_htmx
-from amenable.apps.web.routes import chat, data, home, judge, models, report, runs
+from amenable.apps.web.routes import chat, data, home, judge, models, report, runs, train
 from amenable.apps.web.security import Guard, Refusal, Sessions
 from amenable.apps.web.shop import Shop
 from amenable.generation.engine import Engine
@@ -100,7 +100,7 @@ def create_app(
     app.state.shop = Shop(workspace, writer, engine, templates)
     app.state.sessions = sessions
     app.state.cookie = address.cookie
-    for room in (home, chat, judge, data, models, runs, report):
+    for room in (home, chat, judge, data, models, runs, train, report):
         app.include_router(room.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     _explain_errors(app, templates)

@@ -11,7 +11,6 @@ from amenable.apps.cli.options import DEFAULT_WORKSPACE, SEED, JsonFlag, Workspa
 from amenable.apps.cli.out import Out, UsageError
 from amenable.apps.cli.places import existing, needs_training_packages
 from amenable.pipeline.config import AlignConfig, CompareConfig, FinetuneConfig, recorded
-from amenable.records.errors import ConfigError
 
 if TYPE_CHECKING:
     from amenable.records.measurement import Measured
@@ -62,23 +61,17 @@ class CompareArguments:
 
 def finetune(arguments: FinetuneArguments, out: Out) -> dict[str, Any]:
     needs_training_packages()
-    from amenable.pipeline.sources import install_starter
-
     with existing(arguments.workspace) as workspace:
-        _all_known(workspace, (arguments.model,))
-        install_starter(workspace)
-        inputs = {"model": arguments.model}
-        run = _see_through(workspace, out, "finetune", inputs, arguments)
+        run_id = _begin(workspace, "finetune", {"model": arguments.model}, arguments)
+        run = _see_through(workspace, out, run_id)
     return _new_version(run, out, arguments.workspace)
 
 
 def align(arguments: AlignArguments, out: Out) -> dict[str, Any]:
     needs_training_packages()
     with existing(arguments.workspace) as workspace:
-        _all_known(workspace, (arguments.model,))
-        _enough_judged(workspace, arguments.model)
-        inputs = {"model": arguments.model, "comparisons": "improve"}
-        run = _see_through(workspace, out, "align", inputs, arguments)
+        run_id = _begin(workspace, "align", {"model": arguments.model}, arguments)
+        run = _see_through(workspace, out, run_id)
     return _new_version(run, out, arguments.workspace)
 
 
@@ -88,11 +81,19 @@ def compare(arguments: CompareArguments, out: Out) -> dict[str, Any]:
         raise UsageError("Missing: MODEL, at least one. See amenable compare --help.")
     from amenable.pipeline.report import read_result
     from amenable.reports.result import REPORT_FILE, to_json
+    from amenable.store import runs
 
     with existing(arguments.workspace) as workspace:
         _all_known(workspace, arguments.models)
-        inputs = {"models": ",".join(arguments.models)}
-        run = _see_through(workspace, out, "compare", inputs, arguments)
+        with workspace.database.write() as session:
+            run_id = runs.queue(
+                session,
+                stage="compare",
+                inputs={"models": ",".join(arguments.models)},
+                config=recorded(arguments.config),
+                seed=arguments.seed,
+            )
+        run = _see_through(workspace, out, run_id)
         folder = workspace.run_folder(run.id)
         result = read_result(folder)
     say_result(out, result)
@@ -118,42 +119,25 @@ def _all_known(workspace: "Workspace", names: tuple[str, ...]) -> None:
                 library.model(session, name)
 
 
-def _enough_judged(workspace: "Workspace", model: str) -> None:
-    """Only judgements on its own replies teach a version."""
-    from amenable.feedback.export import comparisons
-    from amenable.pipeline.loop import ENOUGH_TO_IMPROVE
-    from amenable.store import library
-
-    with workspace.database.read() as session:
-        sha256 = library.model(session, model).sha256
-        judged = len(comparisons(session, "improve", model_sha256=sha256))
-    if judged < ENOUGH_TO_IMPROVE:
-        raise ConfigError(
-            "the number of judged pairs",
-            judged,
-            must=f"be at least {ENOUGH_TO_IMPROVE}: judge {ENOUGH_TO_IMPROVE - judged} more "
-            f"({again('start', workspace.folder)})",
-        )
-
-
-def _see_through(
+def _begin(
     workspace: "Workspace",
-    out: Out,
     stage: str,
     inputs: Mapping[str, str],
-    arguments: FinetuneArguments | AlignArguments | CompareArguments,
-) -> "Run":
-    from amenable.apps.cli.working import see_through
-    from amenable.store import runs
+    arguments: FinetuneArguments | AlignArguments,
+) -> str:
+    from amenable.pipeline.begin import TooFewJudgedError, begin
 
-    with workspace.database.write() as session:
-        run_id = runs.queue(
-            session,
-            stage=stage,
-            inputs=inputs,
-            config=recorded(arguments.config),
-            seed=arguments.seed,
-        )
+    try:
+        with workspace.database.write() as session:
+            return begin(session, stage, inputs, arguments.config, arguments.seed)
+    except TooFewJudgedError as error:
+        how = again("start", workspace.folder)
+        raise TooFewJudgedError(error.judged, error.needed, how) from None
+
+
+def _see_through(workspace: "Workspace", out: Out, run_id: str) -> "Run":
+    from amenable.apps.cli.working import see_through
+
     out.say(f"Run {run_id}", style="quiet")
     return see_through(workspace, out, run_id)
 

@@ -1,0 +1,158 @@
+"""Train: every method that can be begun by hand, with a form made from its config."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi import Path as InPath
+from fastapi.responses import HTMLResponse, Response
+from sqlalchemy.orm import Session
+from starlette.datastructures import FormData
+
+from amenable.apps.web import queries, words
+from amenable.apps.web.answers import go
+from amenable.apps.web.shop import InShop, Shop
+from amenable.apps.web.train_view import (
+    CONFIG,
+    Typed,
+    first_typed,
+    form_view,
+    method_view,
+)
+from amenable.pipeline import begin
+from amenable.pipeline.config import STAGE_CONFIGS, StageConfig, recorded
+from amenable.pipeline.form import MOST_LETTERS, FormError, config_of
+from amenable.records.errors import AmenableError
+from amenable.store import runs
+
+router = APIRouter(prefix="/train")
+
+MOST_FIELDS = 200
+MOST_DATA_SETS = 20
+MOST_SEED = 2**32 - 1
+FORM = "form"
+"""Where a problem stands that belongs to no field."""
+
+Stage = Annotated[str, InPath(pattern=r"^[a-z_]{1,20}$")]
+
+
+async def _sent(request: Request) -> FormData:
+    return await request.form(max_files=0, max_fields=MOST_FIELDS)
+
+
+Sent = Annotated[FormData, Depends(_sent)]
+
+
+@router.get("")
+def page(request: Request, shop: InShop) -> HTMLResponse:
+    with shop.database.read() as session:
+        methods = [method_view(session, stage) for stage in begin.METHODS]
+        return shop.page(request, "train.html", session, here="/runs", methods=methods)
+
+
+@router.get("/{stage}")
+def one(stage: Stage, request: Request, shop: InShop) -> HTMLResponse:
+    with shop.database.read() as session:
+        return _form(request, shop, session, stage)
+
+
+@router.post("/{stage}")
+def start(stage: Stage, request: Request, shop: InShop, sent: Sent) -> Response:
+    """Queue the run; a mistake comes back beside its field, with all that was typed."""
+    wanted = begin.method(stage)
+    typed, problems = _taken(sent)
+    config: StageConfig | None = None
+    try:
+        config = config_of(STAGE_CONFIGS[stage], typed.knobs)
+    except FormError as error:
+        problems |= {CONFIG + name: f"Must {must}." for name, must in error.problems.items()}
+    with shop.database.read() as session:
+        problems = _wrong_inputs(session, wanted, typed) | problems
+        is_missing = method_view(session, stage).missing is not None
+        if problems or is_missing or config is None:
+            again = _form(request, shop, session, stage, typed, problems)
+            again.status_code = 422
+            return again
+    inputs, seed, kept = typed.inputs, int(typed.seed), config
+    run_id = shop.writer.submit(lambda session: _begin_once(session, stage, inputs, kept, seed))
+    return go(request, f"/runs/{run_id}")
+
+
+def _form(
+    request: Request,
+    shop: Shop,
+    session: Session,
+    stage: str,
+    typed: Typed | None = None,
+    problems: Mapping[str, str] | None = None,
+) -> HTMLResponse:
+    method, kind = method_view(session, stage), STAGE_CONFIGS[stage]
+    form = form_view(begin.method(stage), kind, typed or first_typed(method, kind), problems or {})
+    return shop.page(
+        request,
+        "train_one.html",
+        session,
+        here="/runs",
+        tabs=[(f"/train/{name}", each.title) for name, each in begin.METHODS.items()],
+        method=method,
+        form=form,
+        most_letters=MOST_LETTERS,
+        most_seed=MOST_SEED,
+        cost=queries.cost_words(session, stage),
+    )
+
+
+def _taken(sent: FormData) -> tuple[Typed, dict[str, str]]:
+    """The fields of our form, and what is wrong with those that are none or are too long."""
+    fields: dict[str, list[str]] = {}
+    problems: dict[str, str] = {}
+    for name in sent:
+        texts = [text for text in sent.getlist(name) if isinstance(text, str)]
+        if _is_ours(name, texts):
+            fields[name] = texts
+        else:
+            problems[FORM] = f"“{words.shorten(name)}” is no field of this form, or came twice."
+    typed = Typed(
+        model=fields.get("model", [""])[0],
+        data=tuple(fields.get("data", ())),
+        seed=fields.get("seed", [""])[0].strip(),
+        knobs={
+            name.removeprefix(CONFIG): texts[0]
+            for name, texts in fields.items()
+            if name.startswith(CONFIG)
+        },
+    )
+    for name in ("model", "data"):
+        if any(len(text) > MOST_LETTERS for text in fields.get(name, ())):
+            problems[name] = f"Must have at most {MOST_LETTERS} letters."
+    if not (typed.seed.isdecimal() and len(typed.seed) <= 10 and int(typed.seed) <= MOST_SEED):
+        problems["seed"] = f"Must be a whole number from 0 to {MOST_SEED}."
+    return typed, problems
+
+
+def _is_ours(name: str, texts: Sequence[str]) -> bool:
+    if name == "data":
+        return 1 <= len(texts) <= MOST_DATA_SETS
+    return len(texts) == 1 and (name in ("model", "seed") or name.startswith(CONFIG))
+
+
+def _wrong_inputs(session: Session, wanted: begin.Method, typed: Typed) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, check in (("model", begin.check_model), ("data", begin.check_data)):
+        try:
+            check(session, wanted, typed.inputs)
+        except AmenableError as error:
+            found[name] = str(error)
+    return found
+
+
+def _begin_once(
+    session: Session, stage: str, inputs: Mapping[str, str], config: StageConfig, seed: int
+) -> str:
+    """A button that was pressed twice begins one run: the same waits, or is at work, already."""
+    whole = {**inputs, **begin.method(stage).inputs}
+    for run in runs.list_runs(session, statuses=runs.OPEN):
+        same = (run.stage, run.inputs, run.config, run.seed)
+        if same == (stage, whole, recorded(config), seed):
+            return run.id
+    return begin.begin(session, stage, inputs, config, seed)

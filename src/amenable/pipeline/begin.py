@@ -1,0 +1,166 @@
+"""Training by hand, from the terminal or a page: what can be begun, and what must hold before."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sqlalchemy.orm import Session
+
+from amenable.feedback.export import comparisons
+from amenable.pipeline.config import StageConfig, recorded
+from amenable.pipeline.loop import ENOUGH_TO_IMPROVE
+from amenable.pipeline.sources import add_starter, check_holds
+from amenable.records.errors import ConfigError, DataError, ModelError, NotFoundError
+from amenable.store import library, runs
+from amenable.store.tables import ModelRow
+
+ModelKind = Literal["base", "lora", "whole", "other"]
+"""What a model is to training: a base, a version made with LoRA, a version trained whole."""
+A_MODEL: dict[ModelKind, str] = {
+    "base": "a base model",
+    "lora": "a version made with LoRA",
+    "whole": "a version that was trained whole",
+    "other": "a model made by others",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A stage that a person can begin by hand, and what it takes."""
+
+    title: str
+    sentence: str
+    """What it does for me."""
+    models: tuple[ModelKind, ...]
+    is_model_optional: bool = False
+    data: tuple[str, ...] = ()
+    """Types of rows of the data sets it takes; none: it takes no data sets."""
+    is_data_optional: bool = True
+    num_judged: int = 0
+    """So many judged pairs of the model's own replies it needs, where no data set is named."""
+    main: tuple[str, ...] = ()
+    """Knobs that a form shows first."""
+    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What every run of it has beside what was chosen."""
+
+
+METHODS: dict[str, Method] = {
+    "finetune": Method(
+        title="Finetune",
+        sentence="A base model learns from demonstrations to do what it is asked.",
+        models=("base",),
+        main=("method", "fit.num_epochs", "fit.learning_rate", "limit"),
+    ),
+    "align": Method(
+        title="Improve",
+        sentence="A version learns from your choices between its replies, by one of six losses.",
+        models=("lora",),
+        num_judged=ENOUGH_TO_IMPROVE,
+        main=("preference.loss", "preference.beta", "fit.num_epochs", "fit.learning_rate"),
+        inputs={"comparisons": "improve"},
+    ),
+}
+
+
+class TooFewJudgedError(ConfigError):
+    """Judging more is the way out."""
+
+    def __init__(self, judged: int, needed: int, how: str = "") -> None:
+        self.judged, self.needed = judged, needed
+        where = f" ({how})" if how else ""
+        super().__init__(
+            "the number of judged pairs",
+            judged,
+            must=f"be at least {needed}: judge {needed - judged} more{where}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A model of the kind that a method takes, and how many pairs of its replies are judged."""
+
+    name: str
+    num_judged: int
+    is_ready: bool
+
+
+def method(stage: str) -> Method:
+    if stage not in METHODS:
+        raise NotFoundError("way to train", stage, known=METHODS)
+    return METHODS[stage]
+
+
+def begin(
+    session: Session, stage: str, inputs: Mapping[str, str], config: StageConfig, seed: int
+) -> str:
+    """Queue a run that a person asks for; what it could not work with is refused here.
+
+    `inputs` holds the name of a model ("model"), those of data sets by commas ("data"), or both.
+    """
+    wanted = method(stage)
+    check_model(session, wanted, inputs)
+    check_data(session, wanted, inputs)
+    add_starter(session)
+    return runs.queue(
+        session,
+        stage=stage,
+        inputs={**inputs, **wanted.inputs},
+        config=recorded(config),
+        seed=seed,
+    )
+
+
+def check_model(session: Session, wanted: Method, inputs: Mapping[str, str]) -> None:
+    """There, of the right kind, and judged enough where it is judgements that teach it."""
+    if "model" not in inputs:
+        if not wanted.is_model_optional:
+            raise ModelError(f"{wanted.title} needs {_either(wanted.models)}: name one.")
+        return
+    row = library.model(session, inputs["model"])
+    kind = kind_of(row)
+    if kind not in wanted.models:
+        raise ModelError(
+            f"{row.name} is {A_MODEL[kind]}; {wanted.title} takes {_either(wanted.models)}."
+        )
+    if "data" not in inputs and (judged := _num_judged(session, wanted, row)) < wanted.num_judged:
+        raise TooFewJudgedError(judged, wanted.num_judged)
+
+
+def check_data(session: Session, wanted: Method, inputs: Mapping[str, str]) -> None:
+    """There, each of a type that the method reads, with rows left to train on."""
+    if "data" not in inputs:
+        if wanted.data and not wanted.is_data_optional:
+            raise DataError(f"{wanted.title} learns from a data set: name at least one.")
+        return
+    if not wanted.data:
+        raise DataError(f"{wanted.title} takes no data set by name.")
+    for name in inputs["data"].split(","):
+        check_holds(session, name, *wanted.data)
+
+
+def candidates(session: Session, wanted: Method) -> list[Candidate]:
+    """Models that the method takes, oldest first."""
+    found: list[Candidate] = []
+    for row in library.models(session):
+        if kind_of(row) in wanted.models:
+            judged = _num_judged(session, wanted, row)
+            is_ready = bool(wanted.data) or judged >= wanted.num_judged
+            found.append(Candidate(name=row.name, num_judged=judged, is_ready=is_ready))
+    return found
+
+
+def kind_of(row: ModelRow) -> ModelKind:
+    if row.kind == "policy":
+        return "whole" if row.base is None else "lora"
+    return "base" if row.kind == "base" else "other"
+
+
+def _num_judged(session: Session, wanted: Method, row: ModelRow) -> int:
+    """Only judgements on its own replies teach a version."""
+    if not wanted.num_judged:
+        return 0
+    return len(comparisons(session, "improve", model_sha256=row.sha256))
+
+
+def _either(kinds: Sequence[ModelKind]) -> str:
+    return " or ".join(A_MODEL[kind] for kind in kinds)
