@@ -114,13 +114,13 @@ def check_model(session: Session, wanted: Method, inputs: Mapping[str, str]) -> 
     """There, of the right kind, and judged enough where it is judgements that teach it."""
     if "model" not in inputs:
         if not wanted.is_model_optional:
-            raise ModelError(f"{wanted.title} needs {_either(wanted.models)}: name one.")
+            raise ModelError(f"{wanted.title} needs {either(wanted.models)}: name one.")
         return
     row = library.model(session, inputs["model"])
     kind = kind_of(row)
     if kind not in wanted.models:
         raise ModelError(
-            f"{row.name} is {A_MODEL[kind]}; {wanted.title} takes {_either(wanted.models)}."
+            f"{row.name} is {A_MODEL[kind]}; {wanted.title} takes {either(wanted.models)}."
         )
     if "data" not in inputs and (judged := _num_judged(session, wanted, row)) < wanted.num_judged:
         raise TooFewJudgedError(judged, wanted.num_judged)
@@ -162,5 +162,5 @@ def _num_judged(session: Session, wanted: Method, row: ModelRow) -> int:
     return len(comparisons(session, "improve", model_sha256=row.sha256))
 
 
-def _either(kinds: Sequence[ModelKind]) -> str:
+def either(kinds: Sequence[ModelKind]) -> str:
     return " or ".join(A_MODEL[kind] for kind in kinds)

@@ -221,10 +221,18 @@ def typed(config: Any) -> dict[str, str]:
 
 def config_of(kind: type[ConfigT], texts: Mapping[str, str]) -> ConfigT:
     """What was typed, as a config; all that cannot be is named at once, each by its field."""
-    try:
-        return read_config(kind, values_of(kind, texts))
-    except ConfigError as error:
-        raise FormError({error.field: error.must}) from None
+    left, problems = dict(texts), dict[str, str]()
+    while True:
+        try:
+            config = read_config(kind, values_of(kind, left))
+        except ConfigError as error:
+            problems[error.field] = error.must
+            if left.pop(error.field, None) is not None:
+                continue  # a config names its first mistake alone: with its default, the next
+        else:
+            if not problems:
+                return config
+        raise FormError(problems)
 
 
 def values_of(kind: type[Any], texts: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from amenable.apps.web import queries, words
 from amenable.pipeline import begin, form
 from amenable.pipeline.begin import A_MODEL, Method
-from amenable.pipeline.form import Entry, Group, Knob
+from amenable.pipeline.form import Entry, FormError, Group, Knob
 from amenable.pipeline.loop import DEFAULT_SEED
 from amenable.pipeline.packages import INSTALL, missing_for_training
 
@@ -90,16 +90,20 @@ class MethodView:
     stage: str
     title: str
     sentence: str
+    takes: str
+    """Which kind of model, in words."""
     models: Sequence[ChoiceView]
     is_model_optional: bool
     data: Sequence[ChoiceView]
     is_data_optional: bool
     missing: MissingView | None
+    cost: str
+    """With what is usual, for the base of the loop; "" while it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemView:
-    """What cannot be taken, in words, and the field where it stands; "" where there is none."""
+    """What cannot be taken, in words, and the field beside which it stands; "" without one."""
 
     text: str
     id: str
@@ -107,7 +111,7 @@ class ProblemView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormView:
-    """`wrong` says what a model, the data or the seed must be, by the names of these fields."""
+    """`wrong` says what cannot be taken, by the names of fields."""
 
     typed: Typed
     fields: Sequence[FieldView]
@@ -118,20 +122,9 @@ class FormView:
     def problems(self) -> list[ProblemView]:
         """All of them, in the order of the page."""
         knobs = [*self.fields, *(each for section in self.sections for each in section.fields)]
-        found = [
-            ProblemView(f"{each.label}: {each.problem}", each.id) for each in knobs if each.problem
-        ]
-        shown = {each.name for each in knobs}
-        others = {name: text for name, text in self.wrong.items() if name not in shown}
-        return [
-            *(
-                ProblemView(f"{LABELS[name]}: {others[name]}", name)
-                for name in LABELS
-                if name in others
-            ),
-            *found,
-            *(ProblemView(text, "") for name, text in others.items() if name not in LABELS),
-        ]
+        ids = {"model": "model", "data": "data"} | {each.name: each.id for each in knobs}
+        ids |= {"seed": "seed"} | {name: "" for name in self.wrong if name not in (*ids, "seed")}
+        return [ProblemView(self.wrong[name], ids[name]) for name in ids if name in self.wrong]
 
 
 def method_view(session: Session, stage: str) -> MethodView:
@@ -146,6 +139,7 @@ def method_view(session: Session, stage: str) -> MethodView:
         stage=stage,
         title=wanted.title,
         sentence=wanted.sentence,
+        takes=f"It takes {begin.either(wanted.models)}.",
         models=[
             ChoiceView(name=each.name, note=_judged(each, wanted), is_ready=each.is_ready)
             for each in found
@@ -156,6 +150,7 @@ def method_view(session: Session, stage: str) -> MethodView:
         missing=_missing_program()
         or _missing_model(wanted, found)
         or _missing_data(wanted, is_there=bool(data)),
+        cost=queries.cost_words(session, stage),
     )
 
 
@@ -163,8 +158,8 @@ def _judged(candidate: begin.Candidate, wanted: Method) -> str:
     if not wanted.num_judged:
         return ""
     if candidate.num_judged < wanted.num_judged:
-        return f"{candidate.num_judged} of {wanted.num_judged} pairs judged"
-    return f"{candidate.num_judged} pairs judged"
+        return f"{candidate.num_judged} of {wanted.num_judged} judged"
+    return f"{candidate.num_judged} judged"
 
 
 def _missing_program() -> MissingView | None:
@@ -209,11 +204,21 @@ def _missing_data(wanted: Method, *, is_there: bool) -> MissingView | None:
     )
 
 
-def first_typed(view: MethodView, kind: type[Any]) -> Typed:
-    """The defaults, with the newest model that is ready."""
+def first_typed(view: MethodView, kind: type[Any], model: str) -> Typed:
+    """The defaults, with the model that was come from, else the newest that is ready."""
     ready = [each.name for each in view.models if each.is_ready]
-    newest = ready[-1] if ready and not view.is_model_optional else ""
-    return Typed(model=newest, knobs=form.typed(kind()))
+    if model not in ready:
+        model = ready[-1] if ready and not view.is_model_optional else ""
+    return Typed(model=model, knobs=form.typed(kind()))
+
+
+def knob_problems(kind: type[Any], error: FormError) -> dict[str, str]:
+    """A sentence each, by the names of fields."""
+    labels = {knob.name: knob.label for knob in form.knobs(kind).knobs()}
+    return {
+        CONFIG + name: f"{labels.get(name) or words.shorten(name)} must {must}."
+        for name, must in error.problems.items()
+    }
 
 
 def form_view(

@@ -1,6 +1,6 @@
 """Models: the family tree, and for each its licence, size, origin and how to take it along."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 from amenable.apps.web import queries, words
 from amenable.apps.web.pictures import family_tree
 from amenable.apps.web.shop import InShop
+from amenable.pipeline import begin
 from amenable.store.tables import ModelRow
 
 router = APIRouter(prefix="/models")
@@ -38,6 +39,8 @@ class ModelView:
     sha256: str
     is_simulated: bool
     is_ours: bool
+    ways: Sequence[tuple[str, str]]
+    """Stages that train from it by hand, with their titles."""
 
 
 @router.get("")
@@ -86,4 +89,9 @@ def _view(row: ModelRow, stages: Mapping[str, str]) -> ModelView:
         sha256=row.sha256,
         is_simulated=row.is_simulated,
         is_ours=row.kind in ("policy", "hybrid"),
+        ways=[
+            (stage, each.title)
+            for stage, each in begin.METHODS.items()
+            if begin.kind_of(row) in each.models
+        ],
     )

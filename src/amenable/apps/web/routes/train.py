@@ -3,20 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import HTMLResponse, Response
 from sqlalchemy.orm import Session
 from starlette.datastructures import FormData
 
-from amenable.apps.web import queries, words
+from amenable.apps.web import words
 from amenable.apps.web.answers import go
 from amenable.apps.web.shop import InShop, Shop
 from amenable.apps.web.train_view import (
     CONFIG,
+    LABELS,
+    MethodView,
     Typed,
     first_typed,
     form_view,
+    knob_problems,
     method_view,
 )
 from amenable.pipeline import begin
@@ -30,10 +33,9 @@ router = APIRouter(prefix="/train")
 MOST_FIELDS = 200
 MOST_DATA_SETS = 20
 MOST_SEED = 2**32 - 1
-FORM = "form"
-"""Where a problem stands that belongs to no field."""
 
 Stage = Annotated[str, InPath(pattern=r"^[a-z_]{1,20}$")]
+Model = Annotated[str, Query(max_length=MOST_LETTERS)]
 
 
 async def _sent(request: Request) -> FormData:
@@ -51,9 +53,12 @@ def page(request: Request, shop: InShop) -> HTMLResponse:
 
 
 @router.get("/{stage}")
-def one(stage: Stage, request: Request, shop: InShop) -> HTMLResponse:
+def one(stage: Stage, request: Request, shop: InShop, model: Model = "") -> HTMLResponse:
+    """`model` is the one whose page led here."""
     with shop.database.read() as session:
-        return _form(request, shop, session, stage)
+        view = method_view(session, stage)
+        typed = first_typed(view, STAGE_CONFIGS[stage], model)
+        return _form(request, shop, session, view, typed, {})
 
 
 @router.post("/{stage}")
@@ -65,12 +70,12 @@ def start(stage: Stage, request: Request, shop: InShop, sent: Sent) -> Response:
     try:
         config = config_of(STAGE_CONFIGS[stage], typed.knobs)
     except FormError as error:
-        problems |= {CONFIG + name: f"Must {must}." for name, must in error.problems.items()}
+        problems |= knob_problems(STAGE_CONFIGS[stage], error)
     with shop.database.read() as session:
         problems = _wrong_inputs(session, wanted, typed) | problems
-        is_missing = method_view(session, stage).missing is not None
-        if problems or is_missing or config is None:
-            again = _form(request, shop, session, stage, typed, problems)
+        view = method_view(session, stage)
+        if problems or view.missing or config is None:
+            again = _form(request, shop, session, view, typed, problems)
             again.status_code = 422
             return again
     inputs, seed, kept = typed.inputs, int(typed.seed), config
@@ -82,23 +87,21 @@ def _form(
     request: Request,
     shop: Shop,
     session: Session,
-    stage: str,
-    typed: Typed | None = None,
-    problems: Mapping[str, str] | None = None,
+    view: MethodView,
+    typed: Typed,
+    problems: Mapping[str, str],
 ) -> HTMLResponse:
-    method, kind = method_view(session, stage), STAGE_CONFIGS[stage]
-    form = form_view(begin.method(stage), kind, typed or first_typed(method, kind), problems or {})
+    wanted, kind = begin.method(view.stage), STAGE_CONFIGS[view.stage]
     return shop.page(
         request,
         "train_one.html",
         session,
         here="/runs",
-        tabs=[(f"/train/{name}", each.title) for name, each in begin.METHODS.items()],
-        method=method,
-        form=form,
+        tabs=[(stage, each.title) for stage, each in begin.METHODS.items()],
+        method=view,
+        form=form_view(wanted, kind, typed, problems),
         most_letters=MOST_LETTERS,
         most_seed=MOST_SEED,
-        cost=queries.cost_words(session, stage),
     )
 
 
@@ -111,7 +114,7 @@ def _taken(sent: FormData) -> tuple[Typed, dict[str, str]]:
         if _is_ours(name, texts):
             fields[name] = texts
         else:
-            problems[FORM] = f"“{words.shorten(name)}” is no field of this form, or came twice."
+            problems[name] = f"“{words.shorten(name)}” is no field of this form, or came twice."
     typed = Typed(
         model=fields.get("model", [""])[0],
         data=tuple(fields.get("data", ())),
@@ -124,9 +127,9 @@ def _taken(sent: FormData) -> tuple[Typed, dict[str, str]]:
     )
     for name in ("model", "data"):
         if any(len(text) > MOST_LETTERS for text in fields.get(name, ())):
-            problems[name] = f"Must have at most {MOST_LETTERS} letters."
+            problems[name] = f"{LABELS[name]} must have at most {MOST_LETTERS} letters."
     if not (typed.seed.isdecimal() and len(typed.seed) <= 10 and int(typed.seed) <= MOST_SEED):
-        problems["seed"] = f"Must be a whole number from 0 to {MOST_SEED}."
+        problems["seed"] = f"Seed must be a whole number from 0 to {MOST_SEED}."
     return typed, problems
 
 
