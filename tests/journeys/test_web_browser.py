@@ -26,7 +26,18 @@ from amenable.store.workspace import Workspace
 
 pytestmark = pytest.mark.browser
 FORGET_LINKS = "DELETE FROM settings WHERE key LIKE 'launch:%'"  # so that one token opens it again
-ROOMS = ("/", "/chat", "/judge", "/data", "/models", "/runs", "/report")
+ROOMS = (
+    "/",
+    "/chat",
+    "/judge",
+    "/data",
+    "/models",
+    "/runs",
+    "/train",
+    "/train/finetune",
+    "/train/align",
+    "/report",
+)
 
 
 @pytest.fixture(scope="module")

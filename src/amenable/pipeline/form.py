@@ -221,18 +221,23 @@ def typed(config: Any) -> dict[str, str]:
 
 def config_of(kind: type[ConfigT], texts: Mapping[str, str]) -> ConfigT:
     """What was typed, as a config; all that cannot be is named at once, each by its field."""
-    left, problems = dict(texts), dict[str, str]()
+    problems: dict[str, str] = {}
     while True:
+        # A config names its first mistake alone: the next shows once that one is left out.
+        left = {name: text for name, text in texts.items() if name not in problems}
+        found: Mapping[str, str] = {}
         try:
             config = read_config(kind, values_of(kind, left))
+        except FormError as error:
+            found = error.problems
         except ConfigError as error:
-            problems[error.field] = error.must
-            if left.pop(error.field, None) is not None:
-                continue  # a config names its first mistake alone: with its default, the next
+            found = {error.field: error.must}
         else:
             if not problems:
                 return config
-        raise FormError(problems)
+        if found.keys() <= problems.keys():
+            raise FormError(problems)
+        problems |= found
 
 
 def values_of(kind: type[Any], texts: Mapping[str, str]) -> dict[str, Any]:

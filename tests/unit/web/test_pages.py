@@ -14,7 +14,18 @@ from amenable.store import runs
 from amenable.store.workspace import Workspace
 
 UNREAD = "The newest result cannot be read"
-PAGES = ("/", "/chat", "/judge", "/data", "/models", "/runs", "/report")
+PAGES = (
+    "/",
+    "/chat",
+    "/judge",
+    "/data",
+    "/models",
+    "/runs",
+    "/train",
+    "/train/finetune",
+    "/train/align",
+    "/report",
+)
 
 
 def text(client: TestClient, path: str) -> str:
