@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from amenable.apps.serve.app import create_app
 from amenable.feedback.export import comparisons, mended_demonstrations
 from amenable.generation.engine import Engine, Request, ScriptedEngine, never
 from amenable.generation.remote import RemoteEngine
+from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.supervise import free_port
 from amenable.records.sample import ModelRef, Sample
+from amenable.store import runs
 from amenable.store.tables import SampleRow
 from amenable.store.workspace import Workspace
 
@@ -421,6 +424,35 @@ def test_every_page_fits_its_screen_and_the_browser_has_no_complaint(
             over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert over <= 0, path
         assert visitor.complaints == []
+
+
+def test_a_person_trains_by_hand_with_keys_alone_and_without_script(
+    workspace: Workspace, browser: Browser
+):
+    with served(workspace, "judged") as address:
+        context = browser.new_context()
+        state = Visitor(context.new_page(), address).page.context.storage_state()
+        plain = browser.new_context(storage_state=state, java_script_enabled=False)
+        page = plain.new_page()
+        page.goto(f"{address}/train/finetune")
+        page.focus("#config-fit-num_epochs")
+        page.keyboard.press("Control+A")
+        page.keyboard.type("0")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[role=alert]:focus")  # what is wrong is read out first
+        assert page.input_value("#config-fit-num_epochs") == "0"
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")  # the mistake's own link
+        page.fill("#config-fit-num_epochs", "2")
+        page.click("summary:text('How long and how fast')")
+        page.fill("#config-fit-warmup_share", "0.5")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/runs/finetune-*")
+
+    with workspace.database.read() as session:
+        (run,) = runs.list_runs(session, statuses=("queued",))
+    fit = FinetuneConfig().fit
+    assert run.config["fit"] == asdict(replace(fit, num_epochs=2, warmup_share=0.5))
 
 
 def test_hostile_replies_run_nothing(workspace: Workspace, browser: Browser):
