@@ -22,7 +22,7 @@ from amenable.store import library, runs
 from amenable.store.workspace import Workspace
 from benchmarks.training import results
 from benchmarks.training.ceiling import Network, least_seconds
-from benchmarks.training.measure import Measured, measure
+from benchmarks.training.measure import WANTED_PAIRS, Measured, measure
 from benchmarks.training.peers import PEERS, WORKERS, Peer, python_of
 from benchmarks.training.rows import COLUMNS, ROWS, Column, Row
 from benchmarks.training.worker import Worker
@@ -51,6 +51,8 @@ class Arguments:
     """Measure also what was measured before."""
     threads: int = 2
     """Of each side."""
+    gate_only: bool = False
+    """Only say whether the two sides do the same work; nothing is timed or kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ def main() -> None:
         if wanted.key in known and not arguments.again:
             continue
         print("… " + " ".join(wanted.key), file=sys.stderr, flush=True)
-        results.keep(_cell(wanted, arguments, texts))
+        cell = _cell(wanted, arguments, texts)
+        if not arguments.gate_only:
+            results.keep(cell)
     results.write_table()
 
 
@@ -132,12 +136,13 @@ def _cell(wanted: Wanted, arguments: Arguments, texts: Sequence[str]) -> results
             ) as ours,
             Worker(
                 [python, WORKERS / f"{wanted.peer.name}_side.py"],
-                [WORKERS],
+                [WORKERS, WORKERS / "stand_ins"] if wanted.peer.without else [WORKERS],
                 spec | {"gradients": str(gradients[1])},
                 folder / "theirs.log",
             ) as theirs,
         ):
-            measured = measure(ours, theirs, gradients, wanted.column)
+            num_pairs = 0 if arguments.gate_only else WANTED_PAIRS[wanted.column]
+            measured = measure(ours, theirs, gradients, num_pairs)
             version = str(theirs.about["version"])
     about = (wanted.row, wanted.model, wanted.peer.name, version, wanted.column)
     return results.cell_of(about, measured, _least(wanted.row, workload, network, measured))

@@ -15,7 +15,7 @@ from benchmarks.training.worker import Block, Worker
 
 STEPS_PER_BLOCK = 2
 WARM_UP_STEPS = 3
-WANTED: dict[Column, int] = {"tuned": 7, "default": 3}
+WANTED_PAIRS: dict[Column, int] = {"tuned": 7, "default": 3}
 MOST_TRIES = 20
 LARGEST_DRIFT = 0.05
 LARGEST_LOAD = 0.3
@@ -58,14 +58,16 @@ class Measured:
         return [pair for pair in self.pairs if pair.counts]
 
 
-def measure(ours: Worker, theirs: Worker, gradients: tuple[Path, Path], column: Column) -> Measured:
-    """The workers are entered already."""
+def measure(ours: Worker, theirs: Worker, gradients: tuple[Path, Path], num_pairs: int) -> Measured:
+    """Until so many pairs count. The workers are entered already."""
     first, second = ours.take(WARM_UP_STEPS), theirs.take(WARM_UP_STEPS)
     gate = compared((first.losses, second.losses), (first.digests, second.digests), gradients)
     say(f"gate {gate.to_json()}")
     prober = Prober()
     pairs: list[Pair] = []
-    while gate.passes and len(pairs) < MOST_TRIES:
+    while (
+        gate.passes and len(pairs) < MOST_TRIES and sum(pair.counts for pair in pairs) < num_pairs
+    ):
         pairs.append(_pair(ours, theirs, prober, is_ours_first=len(pairs) % 2 == 0))
         found = pairs[-1]
         left_out = f" (left out: drift {found.drift:.0%}, load {found.load:.2f})"
@@ -73,8 +75,6 @@ def measure(ours: Worker, theirs: Worker, gradients: tuple[Path, Path], column: 
             f"{found.ours:.2f} s and {found.theirs:.2f} s: {found.ratio:.2f}x"
             f"{'' if found.counts else left_out}"
         )
-        if sum(pair.counts for pair in pairs) >= WANTED[column]:
-            break
     return Measured(
         gate=gate,
         pairs=pairs,

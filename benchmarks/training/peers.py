@@ -17,6 +17,9 @@ class Peer:
     pins: tuple[str, ...]
     torch: str = TORCH
     """Installed first and held: a peer's open range would bring another build."""
+    without: tuple[str, ...] = ()
+    """Taken out again: builds that need CUDA libraries, for what no text needs. Where the peer
+    imports one all the same, an empty module stands in for it."""
 
 
 PEERS: dict[str, Peer] = {
@@ -38,6 +41,7 @@ PEERS: dict[str, Peer] = {
                 "peft==0.18.1",
                 "datasets==4.0.0",
             ),
+            without=("torchvision", "torchaudio"),
         ),
     )
 }
@@ -51,7 +55,7 @@ def python_of(peer: Peer, folder: Path) -> Path:
     home = folder / peer.name
     python = home / "bin" / "python"
     ready = home / ".ready"
-    wanted = "\n".join((peer.torch, *peer.pins))
+    wanted = "\n".join((peer.torch, *peer.pins, *(f"without {each}" for each in peer.without)))
     if ready.is_file() and ready.read_text(encoding="utf-8") == wanted:
         return python
     print(f"… an environment for {peer.title}", file=sys.stderr)
@@ -60,5 +64,7 @@ def python_of(peer: Peer, folder: Path) -> Path:
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, *(["--index-url", index] if index else []), peer.torch], check=True)
     subprocess.run([*install, peer.torch, *peer.pins], check=True)
+    if peer.without:
+        subprocess.run([python, "-m", "pip", "uninstall", "--yes", *peer.without], check=True)
     ready.write_text(wanted, encoding="utf-8")
     return python

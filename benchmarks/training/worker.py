@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from benchmarks.training.workers.protocol import ANSWERS
+
 ENVIRONMENT = {
     "THP_MEM_ALLOC_ENABLE": "1",
     "GOMP_SPINCOUNT": "10000",
@@ -46,14 +48,18 @@ class Worker:
         environment["PYTHONPATH"] = os.pathsep.join(map(str, paths))
         self._log_path = log
         self._log = log.open("wb")
+        answers, theirs = os.pipe()
+        self._answers = os.fdopen(answers)
         self._process = subprocess.Popen(
             [*command, spec_path],
-            env=environment,
+            env=environment | {ANSWERS: str(theirs)},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=self._log,
             stderr=self._log,
+            pass_fds=(theirs,),
             text=True,
         )
+        os.close(theirs)
         self.about: dict[str, Any] = {}
         self.peak_bytes = 0
 
@@ -75,6 +81,7 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._log.close()
+        self._answers.close()
 
     def take(self, num_steps: int) -> Block:
         assert self._process.stdin is not None
@@ -91,8 +98,7 @@ class Worker:
         )
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
             tail = self._log_path.read_text(encoding="utf-8", errors="replace")[-2000:]
             print(tail, file=sys.stderr)

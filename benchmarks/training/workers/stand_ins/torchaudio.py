@@ -1,0 +1,1 @@
+"""An empty stand-in: a peer imports it for sounds, and the registry's build needs CUDA."""
