@@ -139,6 +139,13 @@ class Encoder:
         first = _last_reply_start(pieces)
         return self._row(pieces if has_end else pieces[: first + 1], first)
 
+    def text_row(self, text: str, *, has_end: bool = True) -> TokenRow:
+        """A plain text, from the token that begins one to the end of text; the first is given."""
+        begin = [] if self.begin is None else [self.begin]
+        end = [] if self.end_of_text is None or not has_end else [self.end_of_text]
+        tokens = [*begin, *self.encode_text(text), *end]
+        return TokenRow(tokens, [at > 0 for at in range(len(tokens))])
+
     def _row(self, pieces: Sequence[Piece], first: int) -> TokenRow:
         """Targets count from the piece `first` on."""
         tokens: list[int] = []

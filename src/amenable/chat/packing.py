@@ -1,4 +1,4 @@
-"""Examples to steps, and the examples of a step to packs that fit in memory."""
+"""Long texts to windows, examples to steps, and those of a step to packs that fit in memory."""
 
 import random
 from collections.abc import Sequence
@@ -54,3 +54,23 @@ def shuffled_steps(
 def cut(row: TokenRow, max_tokens: int) -> TokenRow:
     """The row without its end, where it is too long."""
     return TokenRow(row.tokens[:max_tokens], row.is_target[:max_tokens])
+
+
+def windows(row: TokenRow, most: int) -> list[TokenRow]:
+    """The row in pieces of at most `most` tokens, without losing a target.
+
+    Each piece after the first begins with the last token of the one before, which it does not
+    score, so that every token but the row's first is predicted from something, and counts once.
+
+    >>> row = TokenRow([5, 6, 7, 8], [False, True, True, True])
+    >>> [piece.tokens for piece in windows(row, 3)]
+    [[5, 6, 7], [7, 8]]
+    """
+    pieces: list[TokenRow] = []
+    for start in range(0, max(1, len(row.tokens) - 1), most - 1):
+        here = slice(start, start + most)
+        piece = TokenRow(row.tokens[here], row.is_target[here])
+        if start:
+            piece.is_target[0] = False
+        pieces.append(piece)
+    return pieces

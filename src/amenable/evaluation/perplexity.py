@@ -63,6 +63,41 @@ def perplexity(texts: Sequence[TextLogProb]) -> float:
     return math.exp(-sum(t.sum_log_prob for t in texts) / sum(t.num_tokens for t in texts))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextsRead:
+    """How well one model predicts some texts; of a single text nothing is known of the spread."""
+
+    num_texts: int
+    num_tokens: int
+    num_bytes: int
+    perplexity: float
+    bits_per_byte: float
+    perplexity_ends: tuple[float, float] | None
+    """Of the 95 % interval; as are those below."""
+    bits_per_byte_ends: tuple[float, float] | None
+
+
+def texts_read(texts: Sequence[TextLogProb], seed: int) -> TextsRead:
+    """Two models that read the same texts with one seed are measured on the same draws."""
+    (readings,) = _readings({"": texts}).values()
+    once_1K, times_DK = np.ones((1, len(texts))), _times(len(texts), seed)
+
+    def ends(statistic: Statistic) -> tuple[float, float] | None:
+        if len(texts) < FEW_TEXTS:
+            return None
+        return percentile_ends(statistic(readings, times_DK), LEVEL)
+
+    return TextsRead(
+        num_texts=len(texts),
+        num_tokens=int(readings.tokens_K.sum()),
+        num_bytes=int(readings.bytes_K.sum()),
+        perplexity=float(_Readings.perplexity(readings, once_1K)[0]),
+        bits_per_byte=float(_Readings.bits_per_byte(readings, once_1K)[0]),
+        perplexity_ends=ends(_Readings.perplexity),
+        bits_per_byte_ends=ends(_Readings.bits_per_byte),
+    )
+
+
 def perplexity_rows(
     texts: Mapping[str, Sequence[TextLogProb]], specs: Sequence[ModelSpec], seed: int
 ) -> list[Row]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from amenable.chat.encode import Encoder, TokenRow
-from amenable.chat.packing import fill
+from amenable.chat.packing import fill, windows
 from amenable.chat.trees import Pack, TokenTree
 from amenable.generation.engine import Request, TokenPiece, never
 from amenable.generation.sampling import next_token
@@ -26,6 +26,8 @@ from amenable.records.sample import ModelRef, Sample, StopReason
 ROWS_AT_ONCE = 48
 LETTERS_AT_ONCE = 64_000
 """Of prompts, padding included: long ones go few at a time, for attention grows with the square."""
+READ_AT_ONCE = 2048
+"""Tokens of plain texts in memory at once."""
 REPLACEMENT = "\ufffd"  # half a character, still to be completed
 
 
@@ -295,25 +297,29 @@ class LocalEngine:
             for id_ in encoder.encode_piece(piece)
         ]
 
-    def text_log_probs(self, model: str, texts: Sequence[str]) -> list[tuple[float, int]]:
+    def text_log_probs(
+        self, model: str, texts: Sequence[str], *, window: int = READ_AT_ONCE
+    ) -> list[tuple[float, int]]:
         """For each plain text: the sum of its tokens' log-probabilities in nats, and their number.
 
         A text stands alone after the token that begins one; the first token of a model that wants
-        none is not scored, since nothing stands before it.
+        none is not scored, since nothing stands before it. One that is longer than `window`, or
+        than the model was made for, is read in pieces.
         """
         speaker = self.speaker(model)
-        begin = [] if speaker.encoder.begin is None else [speaker.encoder.begin]
-        encoded = [begin + speaker.encoder.encode_text(text) for text in texts]
-        rows = [TokenRow(ids, [False] + [True] * (len(ids) - 1)) for ids in encoded]
-        found: dict[int, tuple[float, int]] = {}
-        for group in fill([len(row.tokens) for row in rows], budget=2048):
-            pack = Pack.of([TokenTree.of(rows[at]) for at in group])
+        most = min(window, speaker.num_positions)
+        rows = [speaker.encoder.text_row(text, has_end=False) for text in texts]
+        pieces = [(at, piece) for at, row in enumerate(rows) for piece in windows(row, most)]
+        sums, nums = [0.0] * len(texts), [0] * len(texts)
+        for group in fill([len(piece.tokens) for _, piece in pieces], budget=READ_AT_ONCE):
+            pack = Pack.of([TokenTree.of(pieces[each][1]) for each in group])
             with self._turn, torch.no_grad(), speaker.policy.using(speaker.adapter):
                 log_probs_R = speaker.policy.scored(pack).cpu()
-            for branch, at in enumerate(group):
+            for branch, each in enumerate(group):
                 mine_R = log_probs_R[pack.branches_R == branch]
-                found[at] = (float(mine_R.double().sum()), len(mine_R))
-        return [found[at] for at in range(len(texts))]
+                sums[pieces[each][0]] += float(mine_R.double().sum())
+                nums[pieces[each][0]] += len(mine_R)
+        return list(zip(sums, nums, strict=True))
 
     def end_log_prob(self, model: str, prompt: Conversation, reply: str) -> float:
         """Log p(end of turn) right after a reply: how sure the model is that it is over."""

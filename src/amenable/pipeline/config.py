@@ -68,6 +68,58 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShapeConfig:
+    vocabulary: int = 8192
+    """Tokens that the tokenizer learns, at most; few texts give fewer."""
+    hidden: int = 256
+    """Width of every layer."""
+    layers: int = 6
+    """How many layers stand one on the other."""
+    heads: int = 4
+    """Attention heads of a layer; each gets an even share of the width."""
+
+    def __post_init__(self) -> None:
+        _at_least("vocabulary", self.vocabulary, 260)  # every byte, and what is no text
+        _at_least("layers", self.layers, 1)
+        _at_least("heads", self.heads, 1)
+        if self.hidden < 1 or self.hidden % (2 * self.heads):
+            raise ConfigError("hidden", self.hidden, must=f"divide by {2 * self.heads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    name: str | None = None
+    """What the new base is called; left out, after its data or the base it goes on from."""
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    """Size of a new model; a base that goes on learning keeps its own."""
+    context: int = 512
+    """Tokens that are read at once; longer texts are cut into windows, and nothing is lost."""
+    held_out_share: float = 0.05
+    """Share of the texts that is measured on and never learned from; at least one text is."""
+    rate_share: float = 0.05
+    """A base that goes on learning takes this share of the learning rate: it has much to lose."""
+    limit: int = 0
+    """Use only so many of the texts, drawn by the seed; 0 uses all."""
+    fit: FitConfig = field(
+        default_factory=lambda: FitConfig(
+            num_epochs=1,
+            tokens_per_step=4096,
+            tokens_per_batch=4096,
+            learning_rate=1e-3,
+        )
+    )
+    """How long and how fast it learns."""
+
+    def __post_init__(self) -> None:
+        _at_least("context", self.context, 16)
+        _at_least("limit", self.limit, 0)
+        if not 0 < self.held_out_share <= 0.5:
+            raise ConfigError("held_out_share", self.held_out_share, must="lie in (0, 0.5]")
+        if not 0 < self.rate_share <= 1:
+            raise ConfigError("rate_share", self.rate_share, must="lie in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     method: Literal["lora", "layers", "full"] = "lora"
     """lora trains a small update beside frozen weights; layers trains every layer and leaves the
@@ -82,6 +134,8 @@ class FinetuneConfig:
     """Longer examples lose their end; the run says how many did."""
     limit: int = 0
     """Use only the first so many demonstrations, after shuffling; 0 uses all."""
+    turns: Literal["all", "last"] = "all"
+    """all learns from every reply of a demonstration; last only from the one that ends it."""
 
     def __post_init__(self) -> None:
         _at_least("max_tokens", self.max_tokens, 16)
@@ -201,9 +255,12 @@ class CompareConfig:
         _at_least("num_text_tokens", self.num_text_tokens, 256)
 
 
-StageConfig = PrepareConfig | FinetuneConfig | SampleConfig | AlignConfig | CompareConfig
+StageConfig = (
+    PrepareConfig | PretrainConfig | FinetuneConfig | SampleConfig | AlignConfig | CompareConfig
+)
 STAGE_CONFIGS: dict[str, type[StageConfig]] = {
     "prepare": PrepareConfig,
+    "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
     "sample": SampleConfig,
     "align": AlignConfig,

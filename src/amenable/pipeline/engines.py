@@ -144,7 +144,7 @@ def load_policy(folder: Path, row: ModelRow) -> Policy:
     try:
         return Policy.load(folder)
     except ModelError as error:
-        if row.kind == "policy":
+        if library.is_made_here(row):
             raise
         raise ModelError(f"{error} To bring it anew: amenable models add {row.name}") from error
 

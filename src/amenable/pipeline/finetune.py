@@ -27,7 +27,7 @@ from amenable.records.errors import DataError
 from amenable.records.sample import ModelRef, SamplingSettings
 from amenable.records.seeds import seed_for
 from amenable.store import library
-from amenable.store.artifacts import hash_folder, write_whole
+from amenable.store.artifacts import hash_folder, whole_folder, write_whole
 from amenable.store.library import ModelEntry
 from amenable.store.tables import ModelRow
 from amenable.training.finetune import Budget, LikelihoodMethod
@@ -203,7 +203,7 @@ def kept_before(context: Context) -> str | None:
         rows = library.models(session)
     name = next((row.name for row in rows if row.run_id == context.run.id), None)
     if name is not None:
-        _drop_checkpoint(context)
+        drop_checkpoint(context)
     return name
 
 
@@ -215,10 +215,7 @@ def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
     with workspace.database.read() as session:
         name = library.free_name(session, f"{base.name}-instruct-{lineage.number}")
     folder = workspace.library / name
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     form = family_form(workspace.folder / base.folder)
-    save_trained(policy, LEARNER, unfinished, base.name, chat_form(form))
     info = {
         "family_form": form,
         "base_sha256": base.sha256,
@@ -226,10 +223,10 @@ def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
         "parent_sha256": parent.sha256,
         "run": context.run.id,
     }
-    write_whole(unfinished / INFO_FILE, (json.dumps(info, indent=1) + "\n").encode())
-    _carry_licence(workspace.folder / base.folder, unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    with whole_folder(folder) as unfinished:
+        save_trained(policy, LEARNER, unfinished, base.name, chat_form(form))
+        write_whole(unfinished / INFO_FILE, (json.dumps(info, indent=1) + "\n").encode())
+        carry_licence(workspace.folder / base.folder, unfinished)
     is_adapter = policy.is_adapter(LEARNER)
     entry = ModelEntry(
         name=name,
@@ -254,15 +251,15 @@ def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
     )
     with workspace.database.write() as session:
         library.add_model(session, entry)
-    _drop_checkpoint(context)
+    drop_checkpoint(context)
     return name
 
 
-def _drop_checkpoint(context: Context) -> None:
+def drop_checkpoint(context: Context) -> None:
     shutil.rmtree(context.folder / CHECKPOINT, ignore_errors=True)  # three times the adapter's size
 
 
-def _carry_licence(base_folder: Path, folder: Path) -> None:
+def carry_licence(base_folder: Path, folder: Path) -> None:
     terms = base_folder / "LICENCE.txt"
     if terms.is_file():
         shutil.copyfile(terms, folder / "LICENCE.txt")

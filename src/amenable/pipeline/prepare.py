@@ -145,9 +145,10 @@ def _mend(workspace: Workspace, row: ModelRow, on_step: OnStep) -> None:
 def _refuse_hopeless(row: ModelRow, folder: Path) -> None:
     """What was made here, or came from a place that is gone, cannot be brought again."""
     is_gone = Path(row.origin).is_absolute() and not Path(row.origin).exists()
-    if row.kind != "policy" and not is_gone:
+    is_ours = library.is_made_here(row)
+    if not is_ours and not is_gone:
         return
-    why = "it was trained here" if row.kind == "policy" else f"{row.origin} is gone"
+    why = "it was trained here" if is_ours else f"{row.origin} is gone"
     raise ModelError(
         f"The files of {row.name} are damaged or missing, and cannot be brought again: {why}. "
         f"Put {folder} back from a copy."

@@ -4,11 +4,13 @@ from amenable.pipeline.align import align
 from amenable.pipeline.compare import compare
 from amenable.pipeline.finetune import finetune
 from amenable.pipeline.prepare import prepare
+from amenable.pipeline.pretrain import pretrain
 from amenable.pipeline.sample import sample
 from amenable.pipeline.stage import Stage
 
 STAGES: dict[str, Stage] = {
     "prepare": prepare,
+    "pretrain": pretrain,
     "finetune": finetune,
     "sample": sample,
     "align": align,

@@ -5,7 +5,10 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from amenable.records.errors import WorkspaceError
@@ -38,6 +41,17 @@ def write_whole(path: Path, data: bytes, *, is_durable: bool = True) -> str:
     if is_durable:
         flush_folder(path.parent)
     return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Generator[Path]:
+    """A folder to fill, which takes its name when it is left without an error, and not before."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
 
 
 def append_line(path: Path, text: str, *, is_durable: bool = False) -> None:

@@ -16,6 +16,8 @@ from amenable.store.runs import OPEN
 from amenable.store.tables import DatasetRow, ExampleRow, ModelRow, RunRow
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+PRETRAINED_ON = "pretrained_on"
+"""In the `info` of a base that was pretrained here: its data sets."""
 ROWS_AT_ONCE = 1000
 NUM_PROBLEMS_KEPT = 100
 
@@ -97,6 +99,11 @@ def model(session: Session, name: str) -> ModelRow:
     if row is None:
         raise NotFoundError("model", name, known=session.scalars(select(ModelRow.name)))
     return row
+
+
+def is_made_here(row: ModelRow) -> bool:
+    """Whether it was trained in this workspace, so that it can be brought again from nowhere."""
+    return row.kind == "policy" or PRETRAINED_ON in row.info
 
 
 def models(session: Session) -> list[ModelRow]:

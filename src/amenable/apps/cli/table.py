@@ -150,6 +150,11 @@ COMMANDS: Mapping[str, Mapping[str, Command | Group]] = {
         ),
     },
     "Its steps, by hand": {
+        "pretrain": Command(
+            "Teach a language on plain text: a new base model, or one that goes on learning.",
+            "pretrain",
+            "PretrainArguments",
+        ),
         "finetune": Command(
             "Teach a base model to reply, by demonstrations: this makes version 1.",
             "training",

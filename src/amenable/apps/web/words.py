@@ -8,6 +8,7 @@ DEFAULT_WORKSPACE = Path("amenable-workspace")
 
 STAGE_TITLES = {
     "prepare": "Fetch the base model",
+    "pretrain": "Pretrain",
     "finetune": "Finetune",
     "sample": "Write replies to judge",
     "align": "Improve",
@@ -24,6 +25,12 @@ ROLE_WORDS = {
     "headline": "a report",  # a sentence is for its own page
     "left_out": "{} prompts too long",
     "cut": "{} cut at their end",
+    "texts": "{} texts",
+    "held_out": "{} held out",
+    "empty": "{} empty",
+    "vocabulary": "a vocabulary of {}",
+    "bits_before": "{} bits per byte before",
+    "bits_per_byte": "{} bits per byte",
 }
 """What a run's inputs and outputs hold, where it is no name."""
 TYPE_WORDS = {

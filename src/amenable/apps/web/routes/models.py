@@ -20,7 +20,7 @@ SAYS = {
     "instruct": "An instruct model made by others.",
     "hybrid": "Between base and instruct.",
 }
-HOW = {"finetune": "finetuned", "align": "improved by votes"}
+HOW = {"pretrain": "went on learning", "finetune": "finetuned", "align": "improved by votes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

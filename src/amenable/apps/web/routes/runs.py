@@ -28,6 +28,7 @@ STATUS_WORDS = {
 }
 LINKS = {
     "prepare": ("/chat", "Talk to it"),
+    "pretrain": ("/models", "See the family"),
     "finetune": ("/chat", "Talk to both"),
     "sample": ("/judge", "Judge the pairs"),
     "align": ("/models", "See the family"),
