@@ -16,8 +16,10 @@ from amenable.pipeline.simulate import judge_what_waits
 from amenable.pipeline.sources import install_starter
 from amenable.pipeline.stage import execute
 from amenable.pipeline.stages import STAGES
+from amenable.starter.load import plain_texts
 from amenable.store import library, runs
 from amenable.store.artifacts import hash_file
+from amenable.store.library import DatasetEntry
 from amenable.store.workspace import Workspace
 
 FIT = {"tokens_per_step": 300, "tokens_per_batch": 300, "checkpoint_seconds": 0}
@@ -25,6 +27,11 @@ FINETUNE = {"limit": 10, "max_tokens": 100, "lora": {"rank": 2}, "fit": FIT | {"
 ALIGN = {
     "max_tokens": 120,
     "fit": FIT | {"tokens_per_step": 150, "tokens_per_batch": 150, "num_epochs": 2},
+}
+PRETRAIN = {
+    "shape": {"vocabulary": 400, "hidden": 32, "layers": 1, "heads": 2},
+    "context": 64,
+    "fit": FIT | {"tokens_per_step": 1000, "tokens_per_batch": 1000},
 }
 SAMPLE = {"purpose": "improve", "num_prompts": 24, "max_new_tokens": 8}
 
@@ -75,7 +82,20 @@ def one_by_one(
         return folder, queue(workspace, "align", policy, config)
 
 
-@pytest.fixture(params=["finetuning", "aligning", "one_by_one"])
+@pytest.fixture(scope="module")
+def pretraining(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A workspace where a new base is about to be made: its start is a part of what is kept."""
+    with Workspace.open(tmp_path_factory.mktemp("pretrain") / "workspace") as workspace:
+        with workspace.database.write() as session:
+            entry = DatasetEntry(name="pages", sha256="pages", kind="text", source="a test")
+            library.add_dataset(session, entry, [each.to_json() for each in plain_texts()[:6]])
+            run_id = runs.queue(
+                session, stage="pretrain", inputs={"data": "pages"}, config=PRETRAIN, seed=3
+            )
+        return workspace.folder, run_id
+
+
+@pytest.fixture(params=["finetuning", "aligning", "one_by_one", "pretraining"])
 def before(request: pytest.FixtureRequest) -> tuple[Path, str]:
     return request.getfixturevalue(request.param)
 
@@ -103,8 +123,10 @@ def story(folder: Path, run_id: str) -> dict[str, Any]:
             {name: value for name, value in line.items() if name != "seconds"}
             for line in read_metrics(room)
         ]
+        (weights,) = (workspace.folder / model.folder).glob("*.safetensors")
         return {
-            "adapter": hash_file(workspace.folder / model.folder / "adapter_model.safetensors"),
+            "weights": hash_file(weights),
+            "outputs": run.outputs,
             "parent": parent,
             "metrics": metrics,
             "film": read_film(room),

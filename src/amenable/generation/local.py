@@ -43,7 +43,7 @@ class Speaker:
     @property
     def num_positions(self) -> int:
         """Tokens of prompt and reply together that the model was made for."""
-        return self.policy.network.config.max_position_embeddings
+        return self.policy.num_positions
 
 
 @dataclass

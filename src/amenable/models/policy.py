@@ -148,6 +148,11 @@ class Policy:
         return self.network.base_model
 
     @property
+    def num_positions(self) -> int:
+        """Tokens that it was made to read at once."""
+        return self.network.config.max_position_embeddings
+
+    @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.network.parameters())
 

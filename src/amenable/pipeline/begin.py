@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from amenable.feedback.export import comparisons
 from amenable.pipeline.config import StageConfig, recorded
 from amenable.pipeline.loop import ENOUGH_TO_IMPROVE
-from amenable.pipeline.sources import add_starter, check_holds
+from amenable.pipeline.sources import add_starter, check_holds, mixture_of, mixture_words
 from amenable.records.errors import ConfigError, DataError, ModelError, NotFoundError
 from amenable.store import library, runs
 from amenable.store.tables import ModelRow
@@ -36,6 +36,8 @@ class Method:
     data: tuple[str, ...] = ()
     """Types of rows of the data sets it takes; none: it takes no data sets."""
     is_data_optional: bool = True
+    is_mixture: bool = False
+    """Whether a data set may have a weight: NAME:0.5."""
     num_judged: int = 0
     """So many judged pairs of the model's own replies it needs, where no data set is named."""
     main: tuple[str, ...] = ()
@@ -49,6 +51,8 @@ METHODS: dict[str, Method] = {
         title="Finetune",
         sentence="A base model learns from demonstrations to do what it is asked.",
         models=("base",),
+        data=("conversation",),
+        is_mixture=True,
         main=("method", "fit.num_epochs", "fit.learning_rate", "limit"),
     ),
     "align": Method(
@@ -96,15 +100,17 @@ def begin(
     """Queue a run that a person asks for; what it could not work with is refused here.
 
     `inputs` holds the name of a model ("model"), those of data sets by commas ("data"), or both.
+    Where the method mixes them, a data set may have a weight: NAME:0.5.
     """
     wanted = method(stage)
     check_model(session, wanted, inputs)
-    check_data(session, wanted, inputs)
     add_starter(session)
+    check_data(session, wanted, inputs)
+    named = {"data": mixture_words(_mixture(inputs))} if "data" in inputs else {}
     return runs.queue(
         session,
         stage=stage,
-        inputs={**inputs, **wanted.inputs},
+        inputs={**inputs, **named, **wanted.inputs},
         config=recorded(config),
         seed=seed,
     )
@@ -134,8 +140,14 @@ def check_data(session: Session, wanted: Method, inputs: Mapping[str, str]) -> N
         return
     if not wanted.data:
         raise DataError(f"{wanted.title} takes no data set by name.")
-    for name in inputs["data"].split(","):
+    for name, weight in _mixture(inputs).items():
+        if weight != 1 and not wanted.is_mixture:
+            raise DataError(f"{wanted.title} takes each data set whole, without a weight.")
         check_holds(session, name, *wanted.data)
+
+
+def _mixture(inputs: Mapping[str, str]) -> dict[str, float]:
+    return mixture_of(inputs["data"].split(","))
 
 
 def candidates(session: Session, wanted: Method) -> list[Candidate]:

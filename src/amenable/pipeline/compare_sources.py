@@ -102,7 +102,11 @@ def _learned_from(about: Mapping[str, Any] | None) -> str:
     """Empty where it learned from none, or was made before runs wrote them down."""
     if about is None:
         return ""
-    sets = ", ".join(f"{name} (sha256 {sha256})" for name, sha256 in about["sets"].items())
+    weights = about.get("weights", {})
+    often = {name: f", {weight:g} times an epoch" for name, weight in weights.items()}
+    sets = ", ".join(
+        f"{name} (sha256 {sha256}{often.get(name, '')})" for name, sha256 in about["sets"].items()
+    )
     return f"{about['num']:,} from {sets}; mended replies among them: {about['num_mended']:,}"
 
 

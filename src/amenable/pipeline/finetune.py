@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,13 @@ from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.engines import family_form, load_policy
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch, read_film
-from amenable.pipeline.sources import LEARNED_FROM, Demonstrations, demonstrations
+from amenable.pipeline.sources import (
+    LEARNED_FROM,
+    Demonstrations,
+    Mixture,
+    demonstrations,
+    mixture_of,
+)
 from amenable.pipeline.stage import Context
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
@@ -65,6 +71,7 @@ class FilmStrip:
         requests = [
             Request(prompt=prompt, model=self.model, settings=FILM_SETTINGS) for prompt in prompts
         ]
+        requests = [request for request in requests if self.engine.fits(request)]
         replies = [
             {
                 "prompt": sample.prompt.last_user_text(),
@@ -78,38 +85,39 @@ class FilmStrip:
 
 
 def finetune(context: Context) -> dict[str, str]:
-    """`inputs.model` is the base; the policy's name is its output."""
+    """`inputs.model` is the base; the policy's name is its output.
+
+    `inputs.data`, if any, is a mixture of demonstrations instead of what the loop uses.
+    """
     if (name := kept_before(context)) is not None:
         return {"model": name}
     config = read_config(FinetuneConfig, context.run.config)
     with context.workspace.database.read() as session:
         base = library.model(session, context.run.inputs["model"])
         # The same in every attempt: what is imported or mended meanwhile is for the next run.
-        learned = Demonstrations.kept(context.folder) or demonstrations(session)
+        learned = Demonstrations.kept(context.folder) or demonstrations(session, _mixture(context))
     base_folder = context.workspace.folder / base.folder
     form = family_form(base_folder)
     policy = load_policy(base_folder, base)
     encoder = policy.encoder(form)
-    # Where the whole vocabulary is trained, markers are rows like any other.
-    has_markers = config.train_marker_rows and config.method != "full"
-    marker_ids = encoder.marker_ids if has_markers else ()
-    if config.method == "lora":
-        shape = AdapterShape(rank=config.lora.rank, alpha=config.lora.alpha, marker_ids=marker_ids)
-        policy.adapters.add(LEARNER, shape, seed=seed_for(context.run.seed, "adapter"))
-    else:
-        policy.adapters.add_markers_only(LEARNER, marker_ids)
-    taught = training_rows(encoder, learned.conversations, config, context.run.seed)
+    _put_learner(policy, encoder, config, context.run.seed)
+    within = replace(config, max_tokens=min(config.max_tokens, policy.num_positions))
+    taught = training_rows(encoder, learned.conversations, within, context.run.seed)
     learned.keep(context.folder)
     method = LikelihoodMethod(
         policy,
         taught.rows,
         Budget(config.fit.tokens_per_batch, config.fit.tokens_per_step),
         context.run.seed,
+        learned.shares(taught.origins),
     )
+    if not any(method.steps(epoch) for epoch in range(config.fit.num_epochs)):
+        raise DataError("With weights as small as these, no demonstration is seen at all.")
     weights = MasterWeights.of(policy, LEARNER, EXTENTS[config.method], config.fit.weight_decay)
     speaker = Speaker(ModelRef(LEARNER, base.sha256), policy, LEARNER, encoder)
     film = FilmStrip(LocalEngine({LEARNER: speaker}), LEARNER, context)
-    key = json.dumps([base.sha256, taught.sha256, context.run.config], sort_keys=True)
+    known_by = [base.sha256, taught.sha256, learned.about(), context.run.config]
+    key = json.dumps(known_by, sort_keys=True)
     keeping = Keeping(folder=context.folder / CHECKPOINT, key=key, should_stop=context.should_stop)
     progress = fit(method, weights, config.fit, keeping, on_step(context, film))
     context.stop_here()
@@ -125,11 +133,24 @@ def finetune(context: Context) -> dict[str, str]:
     return {"model": keep_policy(context, policy, lineage), **taught.counts()}
 
 
+def _put_learner(policy: Policy, encoder: Encoder, config: FinetuneConfig, seed: int) -> None:
+    # Where the whole vocabulary is trained, markers are rows like any other.
+    has_markers = config.train_marker_rows and config.method != "full"
+    marker_ids = encoder.marker_ids if has_markers else ()
+    if config.method == "lora":
+        shape = AdapterShape(rank=config.lora.rank, alpha=config.lora.alpha, marker_ids=marker_ids)
+        policy.adapters.add(LEARNER, shape, seed=seed_for(seed, "adapter"))
+    else:
+        policy.adapters.add_markers_only(LEARNER, marker_ids)
+
+
 @dataclass(frozen=True)
 class TrainingRows:
     """Token rows with something to learn."""
 
     rows: list[TokenRow]
+    origins: list[int]
+    """Which demonstration each was made of."""
     num_cut: int
     """Demonstrations that lost their end, also where nothing to learn was left of them."""
 
@@ -147,14 +168,28 @@ def training_rows(
     encoder: Encoder, conversations: Sequence[Conversation], config: FinetuneConfig, seed: int
 ) -> TrainingRows:
     """What is too long loses its end; of more than `config.limit` the seed takes some."""
+    chosen = list(range(len(conversations)))
     if config.limit:
-        order = sorted(range(len(conversations)), key=lambda at: seed_for(seed, "limit", at))
-        conversations = [conversations[at] for at in order[: config.limit]]
-    whole = [encoder.training_row(each) for each in conversations]
-    rows = [row for each in whole if any((row := cut(each, config.max_tokens)).is_target)]
+        chosen.sort(key=lambda at: seed_for(seed, "limit", at))
+        chosen = chosen[: config.limit]
+    whole = {at: _whole_row(encoder, conversations[at], config) for at in chosen}
+    rows = {at: cut(row, config.max_tokens) for at, row in whole.items()}
+    rows = {at: row for at, row in rows.items() if any(row.is_target)}
     if not rows:
         raise DataError(f"No demonstration has a reply within {config.max_tokens} tokens.")
-    return TrainingRows(rows, sum(len(row.tokens) > config.max_tokens for row in whole))
+    num_cut = sum(len(row.tokens) > config.max_tokens for row in whole.values())
+    return TrainingRows(list(rows.values()), list(rows), num_cut)
+
+
+def _whole_row(encoder: Encoder, conversation: Conversation, config: FinetuneConfig) -> TokenRow:
+    if config.turns == "all":
+        return encoder.training_row(conversation)
+    return encoder.reply_row(*conversation.split_reply())
+
+
+def _mixture(context: Context) -> Mixture | None:
+    words = context.run.inputs.get("data")
+    return mixture_of(words.split(",")) if words else None
 
 
 def on_step(context: Context, film: FilmStrip | None) -> OnStep:

@@ -158,9 +158,8 @@ class Study:
         return Policy.load(start)
 
     def check_fits(self, policy: Policy) -> None:
-        longest = policy.network.config.max_position_embeddings
-        if self.base is not None and self.config.context > longest:
-            must = f"be at most {longest}, what {self.base.name} was made for"
+        if self.base is not None and self.config.context > policy.num_positions:
+            must = f"be at most {policy.num_positions}, what {self.base.name} was made for"
             raise ConfigError("context", self.config.context, must=must)
 
     def begun(self, policy: Policy, encoder: Encoder) -> Pretrained:

@@ -1,8 +1,8 @@
 """Which demonstrations and prompts a workspace trains with: the starter set, one's own, or both."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from amenable.datasets.examples import ConversationExample, PromptExample
 from amenable.feedback import export
 from amenable.records.conversation import Conversation, Message
-from amenable.records.errors import DataError, NotFoundError
+from amenable.records.errors import ConfigError, DataError, NotFoundError
 from amenable.starter import load as starter
 from amenable.starter.load import STARTER_LICENCE, fingerprint
 from amenable.store import library, settings
@@ -20,6 +20,7 @@ from amenable.store.artifacts import write_whole
 from amenable.store.library import DatasetEntry
 from amenable.store.tables import ExampleRow
 from amenable.store.workspace import Workspace
+from amenable.training.mixture import Share
 
 SETTING = "sources"
 ROWS_FILE, ABOUT_FILE = "demonstrations.jsonl", "demonstrations.json"
@@ -29,6 +30,8 @@ LEARNED_FROM = "learned_from"
 STARTER_DEMONSTRATIONS, STARTER_PROMPTS = "starter-demonstrations", "starter-prompts"
 STARTER_TYPES = {STARTER_DEMONSTRATIONS: "conversation", STARTER_PROMPTS: "prompt"}
 """Known also before they are installed."""
+MOST_OFTEN = 100
+"""Times that an epoch may see a row."""
 HOLDS = {
     "conversation": "demonstrations",
     "prompt": "prompts",
@@ -137,13 +140,54 @@ def _is_there(session: Session, name: str) -> bool:
     return True
 
 
+Mixture = Mapping[str, float]
+"""How often an epoch sees the rows of each data set, by name."""
+
+
+def mixture_of(words: Iterable[str]) -> dict[str, float]:
+    """NAME is seen once an epoch, NAME:0.5 half, NAME:2 twice; `starter` is the set that ships.
+
+    >>> mixture_of(["ours", "starter:0.5"])
+    {'ours': 1.0, 'starter-demonstrations': 0.5}
+    """
+    found: dict[str, float] = {}
+    for word in words:
+        name, _, weight = word.partition(":")
+        name = STARTER_DEMONSTRATIONS if name == "starter" else name
+        if name in found:
+            raise ConfigError("data", word, must="name each data set once")
+        try:
+            found[name] = float(weight or 1)
+        except ValueError:
+            found[name] = 0.0
+        if not 0 < found[name] <= MOST_OFTEN:
+            raise ConfigError("data", word, must=f"be NAME or NAME:WEIGHT, up to {MOST_OFTEN}")
+    return found
+
+
+def mixture_words(mixture: Mixture) -> str:
+    """As a run's input keeps it.
+
+    >>> mixture_words({"ours": 1.0, "starter-demonstrations": 0.5})
+    'ours,starter-demonstrations:0.5'
+    """
+    return ",".join(
+        name if weight == 1 else f"{name}:{weight:g}" for name, weight in mixture.items()
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstrations:
     """What a run finetunes on: the data sets of the time by their sha256, and mended replies."""
 
     examples: Sequence[ConversationExample]
+    """Those of the sets in their order, then what was mended."""
     sets: Mapping[str, str]
+    num_of: Mapping[str, int]
+    """Examples of each set."""
     num_mended: int
+    weights: Mixture = field(default_factory=dict[str, float])
+    """Of the sets; nothing where each is seen once an epoch, as what was mended is always."""
 
     @property
     def conversations(self) -> list[Conversation]:
@@ -157,7 +201,20 @@ class Demonstrations:
             "num_mended": self.num_mended,
             "sets": dict(self.sets),
             "kinds": sorted(kinds),
+            "num_of": dict(self.num_of),
+            "weights": dict(self.weights),
         }
+
+    def shares(self, origins: Sequence[int]) -> list[Share]:
+        """For rows that were made of these examples: how often an epoch sees each."""
+        found: list[Share] = []
+        start = 0
+        for name, num in (*self.num_of.items(), ("", self.num_mended)):
+            of_set = range(start, start + num)
+            positions = [at for at, origin in enumerate(origins) if origin in of_set]
+            found.append(Share(positions, self.weights.get(name, 1.0)))
+            start += num
+        return found
 
     def keep(self, folder: Path) -> None:
         """The small file comes last: where it is, the rows are whole."""
@@ -176,6 +233,8 @@ class Demonstrations:
             examples=[ConversationExample.from_json(json.loads(row)) for row in rows],
             sets=about["sets"],
             num_mended=about["num_mended"],
+            num_of=about["num_of"],
+            weights=about["weights"],
         )
 
 
@@ -183,29 +242,33 @@ def training_conversations(session: Session) -> list[ConversationExample]:
     return list(demonstrations(session).examples)
 
 
-def demonstrations(session: Session) -> Demonstrations:
-    """What finetuning learns from: sealed rows are left out, mended replies come in."""
-    names = Sources.of(session).demonstrations
+def demonstrations(session: Session, mixture: Mixture | None = None) -> Demonstrations:
+    """What finetuning learns from: sealed rows are left out, mended replies come in.
+
+    The data sets are those of the mixture, or the ones that the loop uses.
+    """
+    mixture = mixture or dict.fromkeys(Sources.of(session).demonstrations, 1.0)
     sealed = sealed_prompts(session)
-    written = [
-        ConversationExample.from_json(body)
-        for name in names
-        for body in library.examples(session, name)
-    ]
-    mended = [
+
+    def honest(found: Iterable[ConversationExample]) -> list[ConversationExample]:
+        return [each for each in found if not asks_any(each.conversation, sealed)]
+
+    written = {
+        name: honest(map(ConversationExample.from_json, library.examples(session, name)))
+        for name in mixture
+    }
+    mended = honest(
         ConversationExample(conversation=each.conversation, family=each.family)
         for each in export.mended_demonstrations(session)
-    ]
-    written, mended = (
-        [each for each in found if not asks_any(each.conversation, sealed)]
-        for found in (written, mended)
     )
-    if not written and not mended:
+    if not any(written.values()) and not mended:
         raise DataError("There is no demonstration to learn from. Import some on the Data page.")
     return Demonstrations(
-        examples=[*written, *mended],
-        sets={name: library.dataset(session, name).sha256 for name in names},
+        examples=[*(each for rows in written.values() for each in rows), *mended],
+        sets={name: library.dataset(session, name).sha256 for name in mixture},
         num_mended=len(mended),
+        num_of={name: len(rows) for name, rows in written.items()},
+        weights={name: weight for name, weight in mixture.items() if weight != 1},
     )
 
 

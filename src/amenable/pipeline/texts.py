@@ -17,7 +17,9 @@ from amenable.store import library
 LEAST_BYTES = 4096
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
+    """No text stands in both."""
+
     learned: list[str]
     held_out: list[str]
 
@@ -57,7 +59,7 @@ class Corpus:
             )
         is_one_text = len({_words(text) for text in texts}) == 1
         rows = [library.dataset(session, name) for name in names]
-        parts = (_cut_end if is_one_text else _parted)(texts, config.held_out_share)
+        parts = (_cut_end if is_one_text else parted)(texts, config.held_out_share)
         return cls(
             learned=parts.learned,
             held_out=parts.held_out,
@@ -85,21 +87,21 @@ def _words(text: str) -> str:
     return " ".join(text.split())
 
 
-def _parted(texts: Sequence[str], share: float) -> _Parts:
+def parted(texts: Sequence[str], share: float) -> Parts:
     """At least one text is held out, and at least one is learned from."""
     places = [place(text) for text in texts]
     first, last = min(places), max(places)
     is_held_out = [at == first or at < min(share, last) for at in places]
     marked = list(zip(texts, is_held_out, strict=True))
-    return _Parts(
+    return Parts(
         learned=[text for text, is_out in marked if not is_out],
         held_out=[text for text, is_out in marked if is_out],
     )
 
 
-def _cut_end(texts: Sequence[str], share: float) -> _Parts:
+def _cut_end(texts: Sequence[str], share: float) -> Parts:
     """The end of the only text is held out, from the next space on."""
     text = texts[0].strip()
     at = round(len(text) * (1 - share))
     at = max(at, text.find(" ", at))
-    return _Parts(learned=[text[:at]], held_out=[text[at:]])
+    return Parts(learned=[text[:at]], held_out=[text[at:]])

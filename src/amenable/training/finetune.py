@@ -11,6 +11,7 @@ from amenable.models.policy import Policy
 from amenable.records.seeds import seed_for
 from amenable.training.losses.likelihood import likelihood_loss
 from amenable.training.losses.output import LossOutput
+from amenable.training.mixture import Share, seen_in
 
 
 class Budget(NamedTuple):
@@ -28,10 +29,15 @@ class LikelihoodMethod:
     rows: Sequence[TokenRow]
     budget: Budget
     seed: int
+    shares: Sequence[Share] = ()
+    """How often rows are seen; without any, each once an epoch."""
 
     def steps(self, epoch: int) -> list[list[list[int]]]:
-        lengths = [len(row.tokens) for row in self.rows]
-        return shuffled_steps(lengths, *self.budget, seed_for(self.seed, "epoch", epoch))
+        every = range(len(self.rows))
+        seen = seen_in(self.shares, epoch, self.seed) if self.shares else every
+        lengths = [len(self.rows[at].tokens) for at in seen]
+        steps = shuffled_steps(lengths, *self.budget, seed_for(self.seed, "epoch", epoch))
+        return [[[seen[at] for at in pack] for pack in step] for step in steps]
 
     def counts(self, step: Sequence[Sequence[int]]) -> int:
         return sum(sum(self.rows[at].is_target) for microbatch in step for at in microbatch)

@@ -179,3 +179,14 @@ def test_a_broken_tokenizer_file_is_named(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text(tokenizer_json("gemma")[:500], encoding="utf-8")
     with pytest.raises(ModelError, match=r"tokenizer.json cannot be read as a tokenizer"):
         Encoder.load(tmp_path, chat_form("gemma"), bos=None, end_of_text=None)
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_a_plain_text_stands_between_what_begins_and_what_ends_one(family: Family):
+    encoder = ENCODERS[family]
+    ids = encoder.encode_text("By the sea.")
+    begin = [] if encoder.begin is None else [encoder.begin]
+    row = encoder.text_row("By the sea.")
+    assert row.tokens == [*begin, *ids, encoder.end_of_text]
+    assert row.is_target == [False] + [True] * (len(row.tokens) - 1)
+    assert encoder.text_row("By the sea.", has_end=False).tokens == row.tokens[:-1]

@@ -1,10 +1,12 @@
 """Examples to steps and packs: nothing lost, nothing doubled, never more than the budget."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.chat.encode import TokenRow
-from amenable.chat.packing import cut, fill, shuffled_steps
+from amenable.chat.packing import cut, fill, shuffled_steps, windows
 
 some_lengths = st.lists(st.integers(1, 60), max_size=60)
 
@@ -69,3 +71,29 @@ def test_epochs_meet_other_neighbours():
 def test_what_is_too_long_loses_its_end():
     row = cut(TokenRow([1, 2, 3], [False, True, True]), 2)
     assert row == TokenRow([1, 2], [False, True])
+
+
+@given(num_tokens=st.integers(0, 60), num_given=st.integers(1, 3), most=st.integers(2, 20))
+def test_windows_score_every_target_once_and_nothing_else(
+    num_tokens: int, num_given: int, most: int
+):
+    whole = TokenRow(list(range(num_tokens)), [at >= num_given for at in range(num_tokens)])
+    pieces = windows(whole, most)
+    scored = [
+        token
+        for piece in pieces
+        for token, is_target in zip(piece.tokens, piece.is_target, strict=True)
+        if is_target
+    ]
+    assert scored == list(range(num_given, num_tokens))
+    assert all(len(piece.tokens) <= most for piece in pieces)
+    assert not any(piece.is_target[0] for piece in pieces if piece.tokens)
+    # Every piece goes on with the very token that the one before ended with.
+    for before, after in pairwise(pieces):
+        assert after.tokens[0] == before.tokens[-1]
+        assert len(after.tokens) > 1
+
+
+def test_a_row_that_fits_is_its_own_window():
+    row = TokenRow([5, 6, 7], [False, True, True])
+    assert windows(row, 3) == [row]

@@ -134,6 +134,37 @@ def test_finetune(ask: Ask, monkeypatch: pytest.MonkeyPatch):
     assert (found["config"]["lora"]["rank"], found["seed"]) == (8, 3)
 
 
+def test_finetune_on_a_mixture(ask: Ask, monkeypatch: pytest.MonkeyPatch):
+    use_stages(monkeypatch, finetune=makes_a_model)
+
+    found = ask("finetune", BASE, "--data", "starter:0.5")
+
+    assert found["inputs"] == {"model": BASE, "data": "starter-demonstrations:0.5"}
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("starter:0", "data is 'starter:0', but must be NAME or NAME:WEIGHT, up to 100."),
+        ("starter:much", "data is 'starter:much', but must be NAME or NAME:WEIGHT"),
+        ("starter:nan", "data is 'starter:nan', but must be NAME or NAME:WEIGHT"),
+        ("ghost", "There is no data set 'ghost'."),
+        ("starter-prompts", "'starter-prompts' holds prompts, where demonstrations are needed."),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused_before_anything_is_queued(
+    folder: Path, capsys: pytest.CaptureFixture[str], word: str, said: str
+):
+    assert status_of(["finetune", BASE, "--data", word, "--workspace", str(folder)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_set_stands_in_a_mixture_once(folder: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["finetune", BASE, "--data", "starter", "starter:2", "--workspace", str(folder)]
+    assert status_of(words) == 2
+    assert "must name each data set once" in capsys.readouterr().err
+
+
 def test_align(ask: Ask, monkeypatch: pytest.MonkeyPatch):
     use_stages(monkeypatch, align=makes_a_model)
 

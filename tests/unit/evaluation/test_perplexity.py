@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.evaluation.model_spec import ModelSpec
-from amenable.evaluation.perplexity import TextLogProb, perplexity, perplexity_rows
+from amenable.evaluation.perplexity import TextLogProb, perplexity, perplexity_rows, texts_read
 from amenable.records.errors import DataError
 
 BASE = ModelSpec(name="base", kind="base", form="plain")
@@ -108,3 +108,19 @@ def test_models_that_read_different_texts_are_refused():
 
     with pytest.raises(DataError, match="same texts"):
         perplexity_rows(read, [BASE, V1], seed=1)
+
+
+def test_one_model_by_hand():
+    found = texts_read([text("a", 10, 4, 100), text("b", 20, 6, 50)], seed=1)
+    assert (found.num_texts, found.num_tokens, found.num_bytes) == (2, 10, 150)
+    assert found.perplexity == pytest.approx(math.exp(30 / 10))
+    assert found.bits_per_byte == pytest.approx(30 / math.log(2) / 150)
+    # Drawing two of two texts with repeats: each by itself is an end, a quarter of the draws.
+    assert found.perplexity_ends == pytest.approx((math.exp(10 / 4), math.exp(20 / 6)))
+    bits = (10 / math.log(2) / 100, 20 / math.log(2) / 50)
+    assert found.bits_per_byte_ends == pytest.approx(bits)
+
+
+def test_a_single_text_tells_nothing_of_the_spread():
+    found = texts_read([text("a", 10, 4)], seed=1)
+    assert (found.perplexity_ends, found.bits_per_byte_ends) == (None, None)

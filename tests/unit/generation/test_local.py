@@ -293,6 +293,19 @@ def test_log_probs_of_texts_are_transformers_own(engine: LocalEngine, tmp_path: 
         assert total == pytest.approx(float(expected.sum()), rel=1e-5)
 
 
+def test_a_long_text_is_read_in_windows(engine: LocalEngine):
+    """Each piece of 5 stands alone, and of each the first token is given."""
+    speaker = engine.speaker("base")
+    ids = [2, *speaker.encoder.encode_text(TEXTS[1])]
+    ((total, num),) = engine.text_log_probs("base", [TEXTS[1]], window=5)
+    pieces = [ids[start : start + 5] for start in range(0, len(ids) - 1, 4)]
+    with speaker.policy.using(None):
+        network = speaker.policy.network
+        expected = sum(float(their_log_probs(network, piece).sum()) for piece in pieces)
+    assert num == len(ids) - 1
+    assert total == pytest.approx(expected, rel=1e-4)
+
+
 def test_left_and_right_padding_give_the_same_log_probs(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ):

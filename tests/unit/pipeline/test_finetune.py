@@ -24,6 +24,7 @@ from amenable.pipeline.progress import RunLog, read_film, read_metrics, read_pro
 from amenable.pipeline.sources import (
     LEARNED_FROM,
     STARTER_DEMONSTRATIONS,
+    Demonstrations,
     Sources,
     install_starter,
 )
@@ -36,6 +37,7 @@ from amenable.store import library, runs
 from amenable.store.library import DatasetEntry
 from amenable.store.tables import RunRow
 from amenable.store.workspace import Workspace
+from amenable.training.mixture import seen_in
 
 ENCODER = Encoder(tiny_tokenizer("gemma"), chat_form("gemma"), begin=2, end_of_text=1)
 CHATS = [
@@ -290,3 +292,73 @@ def test_a_run_without_demonstrations_says_where_to_get_some(workspace: Workspac
     assert ended.status == "failed"
     with workspace.database.read() as session:
         assert runs.get(session, ended.id).error == ended.error
+
+
+def test_a_mixture_is_seen_by_its_weights_and_recorded(workspace: Workspace, base: str):
+    """8 of one set, 6 of another half as often: 8 + 3 rows in each of two epochs."""
+    with workspace.database.write() as session:
+        for name, chats in (("whole", CHATS[:8]), ("half", CHATS[4:])):
+            entry = DatasetEntry(name=name, sha256=f"{name}-sha", kind="messages", source="a test")
+            bodies = [ConversationExample(conversation=each).to_json() for each in chats]
+            library.add_dataset(session, entry, bodies)
+        run_id = runs.queue(
+            session,
+            stage="finetune",
+            inputs={"model": base, "data": "whole,half:0.5"},
+            config={"lora": {"rank": 2}, "fit": SMALL_FIT | {"num_epochs": 2}},
+            seed=3,
+        )
+
+    ended = execute(workspace, run_id, STAGES)
+
+    assert ended.outputs["demonstrations"] == "14", ended.error
+    with workspace.database.read() as session:
+        about = library.model(session, ended.outputs["model"]).info[LEARNED_FROM]
+    assert about["sets"] == {"whole": "whole-sha", "half": "half-sha"}
+    assert (about["num_of"], about["weights"]) == ({"whole": 8, "half": 6}, {"half": 0.5})
+    learned = Demonstrations.kept(workspace.run_folder(run_id))
+    assert learned is not None
+    shares = learned.shares(range(14))
+    assert [(list(each.positions), each.weight) for each in shares] == [
+        (list(range(8)), 1.0),
+        (list(range(8, 14)), 0.5),
+        ([], 1.0),
+    ]
+    lengths = [len(ENCODER.training_row(each.conversation).tokens) for each in learned.examples]
+    seen = sum(lengths[at] for epoch in (0, 1) for at in seen_in(shares, epoch, 3))
+    assert read_tokens(workspace, run_id) == seen
+
+
+def read_tokens(workspace: Workspace, run_id: str) -> int:
+    """By the rate that its last progress tells."""
+    found = read_progress(workspace.run_folder(run_id))
+    assert found is not None
+    assert found.rate is not None
+    return round(found.rate * found.seconds_spent)
+
+
+def test_weights_that_leave_nothing_to_see_are_refused(workspace: Workspace, base: str):
+    with workspace.database.write() as session:
+        entry = DatasetEntry(name="few", sha256="few", kind="messages", source="a test")
+        bodies = [ConversationExample(conversation=each).to_json() for each in CHATS[:3]]
+        library.add_dataset(session, entry, bodies)
+        inputs = {"model": base, "data": "few:0.1"}
+        config = {"fit": SMALL_FIT}
+        run_id = runs.queue(session, stage="finetune", inputs=inputs, config=config, seed=3)
+    assert "no demonstration is seen" in (execute(workspace, run_id, STAGES).error or "")
+
+
+def test_only_the_last_reply_is_learned_if_so_wished():
+    turns = (("user", "Hi"), ("assistant", "Hello."), ("user", "And now?"), ("assistant", "Bye."))
+    chat = Conversation.of(*turns)
+    every, last = (
+        training_rows(ENCODER, [chat], FinetuneConfig(turns=turns), seed=1).rows[0]
+        for turns in ("all", "last")
+    )
+    assert every == ENCODER.training_row(chat)
+    assert last.tokens == every.tokens
+    targets = [
+        ENCODER.decode([token for token, on in zip(*row, strict=True) if on])
+        for row in (every, last)
+    ]
+    assert targets == ["Hello.Bye.", "Bye."]

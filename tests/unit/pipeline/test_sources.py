@@ -142,7 +142,13 @@ def test_what_a_run_began_with_is_read_as_it_was_written(tmp_path: Path):
     example = ConversationExample(
         conversation=chat, key="k", family="plan", checks=(Check("max_words", 5),)
     )
-    found = Demonstrations(examples=[example], sets={"mine": "abc"}, num_mended=0)
+    found = Demonstrations(
+        examples=[example],
+        sets={"mine": "abc"},
+        num_of={"mine": 1},
+        num_mended=0,
+        weights={"mine": 0.5},
+    )
     assert Demonstrations.kept(tmp_path) is None
     found.keep(tmp_path)
     assert Demonstrations.kept(tmp_path) == found

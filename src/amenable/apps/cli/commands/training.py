@@ -1,6 +1,6 @@
 """amenable finetune, align and compare: the stages by hand, executed here or by the worker."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,11 @@ Knobs = tyro.conf.arg(name="")
 class FinetuneArguments:
     model: tyro.conf.Positional[str]
     """A base model of the library (amenable models list)."""
+    data: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="NAME[:WEIGHT] …", help_behavior_hint="")
+    ] = ()
+    """Demonstrations to learn from (starter: what ships with Amenable), and how often an epoch
+    sees them: NAME:0.5 half of the rows, NAME:2 all of them twice; left out, what the loop uses."""
     config: Annotated[FinetuneConfig, Knobs] = field(default_factory=FinetuneConfig)
     seed: int = SEED
     """Decides everything that is drawn by chance."""
@@ -61,8 +66,9 @@ class CompareArguments:
 
 def finetune(arguments: FinetuneArguments, out: Out) -> dict[str, Any]:
     needs_training_packages()
+    inputs = {"model": arguments.model, **named_data(arguments.data)}
     with existing(arguments.workspace) as workspace:
-        run_id = _begin(workspace, "finetune", {"model": arguments.model}, arguments)
+        run_id = _begin(workspace, "finetune", inputs, arguments)
         run = _see_through(workspace, out, run_id)
     return _new_version(run, out, arguments.workspace)
 
@@ -117,6 +123,11 @@ def _all_known(workspace: "Workspace", names: tuple[str, ...]) -> None:
         for name in names:
             if Guest.parse(name) is None:
                 library.model(session, name)
+
+
+def named_data(names: Sequence[str]) -> dict[str, str]:
+    """Data sets as an input of a run; nothing where none is named."""
+    return {"data": ",".join(names)} if names else {}
 
 
 def _begin(
