@@ -25,11 +25,18 @@ from amenable.reports.result import CurvePoint, Frame, Lineage, Training
 from amenable.starter import load as starter
 from amenable.starter.load import STARTER_LICENCE
 from amenable.store import library, runs
+from amenable.store.library import PRETRAINED_ON
 from amenable.store.tables import ModelRow
 from amenable.store.workspace import Workspace
 
 KINDS: Mapping[str, SpecKind] = {"base": "base", "policy": "policy"}
-STAGES = {"finetune": "finetuned on demonstrations", "align": "aligned with people's comparisons"}
+STAGES = {
+    "pretrain": "pretrained on plain text",
+    "finetune": "finetuned on demonstrations",
+    "align": "aligned with people's comparisons",
+}
+EACH_ONCE: Mapping[str, float] = {}
+"""The weights of data sets that an epoch sees once."""
 BYTES_PER_TOKEN = 5
 """A little more than tokenizers reach on plain English, so that a token budget is filled."""
 MOST_POINTS = 300
@@ -93,8 +100,10 @@ def facts(session: Session, row: ModelRow) -> dict[str, str]:
         said["parameters trained"] = _count(row.info.get("num_trained"))
         said["people"] = "simulated judges' votes went into it" if row.is_simulated else ""
         said["demonstrations"] = _learned_from(row.info.get(LEARNED_FROM))
-        if row.run_id is not None:
-            said |= _run_facts(runs.get(session, row.run_id))
+    if PRETRAINED_ON in row.info:
+        said["plain text"] = _sets(row.info[PRETRAINED_ON]["sets"])
+    if library.is_made_here(row) and row.run_id is not None:
+        said |= _run_facts(runs.get(session, row.run_id))
     return {about: fact for about, fact in said.items() if fact}
 
 
@@ -102,12 +111,15 @@ def _learned_from(about: Mapping[str, Any] | None) -> str:
     """Empty where it learned from none, or was made before runs wrote them down."""
     if about is None:
         return ""
-    weights = about.get("weights", {})
-    often = {name: f", {weight:g} times an epoch" for name, weight in weights.items()}
-    sets = ", ".join(
-        f"{name} (sha256 {sha256}{often.get(name, '')})" for name, sha256 in about["sets"].items()
-    )
+    sets = _sets(about["sets"], about.get("weights", {}))
     return f"{about['num']:,} from {sets}; mended replies among them: {about['num_mended']:,}"
+
+
+def _sets(sets: Mapping[str, str], weights: Mapping[str, float] = EACH_ONCE) -> str:
+    often = {name: f", {weight:g} times an epoch" for name, weight in weights.items()}
+    return ", ".join(
+        f"{name} (sha256 {sha256}{often.get(name, '')})" for name, sha256 in sets.items()
+    )
 
 
 def lineage_of(session: Session, name: str) -> dict[str, Lineage]:

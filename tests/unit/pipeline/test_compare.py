@@ -394,7 +394,8 @@ def test_a_report_is_made_anew_from_the_stored_result(library_of_two: Workspace)
 
 def test_the_kinds_taught_and_the_facts_are_those_of_the_version(library_of_two: Workspace):
     """Its run wrote down what it learned from; today's data sets, the starter's, are others."""
-    about = {"num": 1234, "num_mended": 5, "sets": {"mine": "abc"}, "kinds": ["max_words"]}
+    sets = {"sets": {"mine": "abc", "theirs": "def"}, "weights": {"theirs": 0.5}}
+    about = {"num": 1234, "num_mended": 5, "kinds": ["max_words"], **sets}
     with library_of_two.database.write() as session:
         row = library.model(session, "one")
         row.info = row.info | {LEARNED_FROM: about}
@@ -405,7 +406,8 @@ def test_the_kinds_taught_and_the_facts_are_those_of_the_version(library_of_two:
     result = read_result(library_of_two.run_folder(run_id))
     assert result.settings.kinds_also_taught == ("max_words",)
     assert result.lineage["one"].facts["demonstrations"] == (
-        "1,234 from mine (sha256 abc); mended replies among them: 5"
+        "1,234 from mine (sha256 abc), theirs (sha256 def, 0.5 times an epoch); "
+        "mended replies among them: 5"
     )
 
 

@@ -349,8 +349,8 @@ def test_weights_that_leave_nothing_to_see_are_refused(workspace: Workspace, bas
 
 
 def test_only_the_last_reply_is_learned_if_so_wished():
-    turns = (("user", "Hi"), ("assistant", "Hello."), ("user", "And now?"), ("assistant", "Bye."))
-    chat = Conversation.of(*turns)
+    greeting = Conversation.of(("user", "Hi"), ("assistant", "Hello."), ("user", "And now?"))
+    chat = greeting.with_reply("Bye.")
     every, last = (
         training_rows(ENCODER, [chat], FinetuneConfig(turns=turns), seed=1).rows[0]
         for turns in ("all", "last")

@@ -10,6 +10,7 @@ from amenable.chat.encode import Encoder
 from amenable.chat.template import chat_form
 from amenable.datasets.examples import TextExample
 from amenable.models.policy import Policy
+from amenable.pipeline.compare_sources import facts
 from amenable.pipeline.config import PretrainConfig
 from amenable.pipeline.engines import load_policy
 from amenable.pipeline.finetune import CHECKPOINT
@@ -83,7 +84,13 @@ def test_a_new_base_is_kept_with_all_that_is_known_of_it(workspace: Workspace, p
     row = row_of(workspace, "pages-base")
     assert (row.kind, row.chat_form, row.parent, row.base) == ("base", "plain", None, None)
     assert (row.licence, row.run_id) == ("CC0-1.0", ended.id)
-    assert row.info["pretrained_on"]["sets"] == {"pages": "pages"}
+    with workspace.database.read() as session:
+        said = facts(session, row)
+    assert (said["what it is"], said["plain text"]) == (
+        "a base model: it continues text",
+        "pages (sha256 pages)",
+    )
+    assert said["made by"].startswith(f"pretrained on plain text (run {ended.id}")
     folder = workspace.folder / row.folder
     assert (folder / "LICENCE.txt").read_text("utf-8").startswith("CC0-1.0\n\nTrained here")
     policy = load_policy(folder, row)
@@ -163,7 +170,7 @@ def test_a_stop_loses_nothing_whenever_it_comes(
     assert execute(workspace, run_id, STAGES, should_leave=leave).status == "stopped"
     resume(workspace, run_id)
     ended = execute(workspace, run_id, STAGES)
-    assert ended.outputs == unbroken.outputs | {"model": "pages-base-2"}
+    assert ended.outputs == {**unbroken.outputs, "model": "pages-base-2"}
     assert row_of(workspace, "pages-base").sha256 == row_of(workspace, "pages-base-2").sha256
 
 
