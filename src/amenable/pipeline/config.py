@@ -96,17 +96,13 @@ class PretrainConfig:
     """Tokens that are read at once; longer texts are cut into windows, and nothing is lost."""
     held_out_share: float = 0.05
     """Share of the texts that is measured on and never learned from; at least one text is."""
-    rate_share: float = 0.05
+    rate_share: float = 0.02
     """A base that goes on learning takes this share of the learning rate: it has much to lose."""
     limit: int = 0
     """Use only so many of the texts, drawn by the seed; 0 uses all."""
     fit: FitConfig = field(
-        default_factory=lambda: FitConfig(
-            num_epochs=1,
-            tokens_per_step=4096,
-            tokens_per_batch=4096,
-            learning_rate=1e-3,
-        )
+        # Few texts make few steps, so they are small, and large in rate (docs/experiments.md).
+        default_factory=lambda: FitConfig(num_epochs=1, tokens_per_step=2048, learning_rate=3e-3)
     )
     """How long and how fast it learns."""
 
