@@ -47,6 +47,15 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
+    "pretrain": Method(
+        title="Pretrain",
+        sentence="Plain text makes a base model: a new, small one, or one that goes on learning.",
+        models=("base",),
+        is_model_optional=True,
+        data=("text",),
+        is_data_optional=False,
+        main=("name", "shape.layers", "shape.width", "fit.num_epochs", "fit.learning_rate"),
+    ),
     "finetune": Method(
         title="Finetune",
         sentence="A base model learns from demonstrations to do what it is asked.",

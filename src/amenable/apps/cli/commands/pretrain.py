@@ -16,7 +16,7 @@ from amenable.apps.cli.options import (
 )
 from amenable.apps.cli.out import Out, UsageError
 from amenable.apps.cli.places import existing, needs_training_packages
-from amenable.pipeline.config import PretrainConfig, recorded
+from amenable.pipeline.config import PretrainConfig
 
 if TYPE_CHECKING:
     from amenable.records.run import Run
@@ -45,24 +45,14 @@ def run(arguments: PretrainArguments, out: Out) -> dict[str, Any]:
     if not arguments.datasets:
         raise UsageError("Missing: DATASET, at least one. See amenable pretrain --help.")
     from amenable.apps.cli.working import as_json, see_through
-    from amenable.pipeline.sources import check_holds
-    from amenable.store import library, runs
+    from amenable.pipeline.begin import begin
 
-    inputs = {"data": ",".join(dict.fromkeys(arguments.datasets))}
+    inputs = {"data": ",".join(arguments.datasets)}
+    if arguments.model is not None:
+        inputs["model"] = arguments.model
     with existing(arguments.workspace) as workspace:
         with workspace.database.write() as session:
-            # A mistyped name is refused before anything is queued.
-            for name in arguments.datasets:
-                check_holds(session, name, "text")
-            if arguments.model is not None:
-                inputs["model"] = library.model(session, arguments.model).name
-            run_id = runs.queue(
-                session,
-                stage="pretrain",
-                inputs=inputs,
-                config=recorded(arguments.config),
-                seed=arguments.seed,
-            )
+            run_id = begin(session, "pretrain", inputs, arguments.config, arguments.seed)
         out.say(f"Run {run_id}", style="quiet")
         ended = see_through(workspace, out, run_id)
     _say(ended, out, arguments.workspace)
