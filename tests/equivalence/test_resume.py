@@ -33,7 +33,8 @@ PRETRAIN = {
     "context": 64,
     "fit": FIT | {"tokens_per_step": 1000, "tokens_per_batch": 1000},
 }
-SAMPLE = {"purpose": "improve", "num_prompts": 24, "max_new_tokens": 8}
+REWARD = ALIGN | {"num_heads": 2, "held_out_share": 0.3}
+SAMPLE = {"purpose": "improve", "num_prompts": 30, "max_new_tokens": 8}
 
 
 def queue(workspace: Workspace, stage: str, model: str, config: dict[str, Any]) -> str:
@@ -95,7 +96,20 @@ def pretraining(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         return workspace.folder, run_id
 
 
-@pytest.fixture(params=["finetuning", "aligning", "one_by_one", "pretraining"])
+@pytest.fixture(scope="module")
+def rewarding(
+    aligning: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """The same judgements once more, to be predicted."""
+    folder = tmp_path_factory.mktemp("reward") / "workspace"
+    shutil.copytree(aligning[0], folder)
+    with Workspace.open(folder) as workspace:
+        with workspace.database.read() as session:
+            policy = runs.get(session, aligning[1]).inputs["model"]
+        return folder, queue(workspace, "reward", policy, REWARD)
+
+
+@pytest.fixture(params=["finetuning", "aligning", "one_by_one", "rewarding", "pretraining"])
 def before(request: pytest.FixtureRequest) -> tuple[Path, str]:
     return request.getfixturevalue(request.param)
 
@@ -123,9 +137,11 @@ def story(folder: Path, run_id: str) -> dict[str, Any]:
             {name: value for name, value in line.items() if name != "seconds"}
             for line in read_metrics(room)
         ]
-        (weights,) = (workspace.folder / model.folder).glob("*.safetensors")
         return {
-            "weights": hash_file(weights),
+            "weights": {
+                path.name: hash_file(path)
+                for path in (workspace.folder / model.folder).glob("*.safetensors")
+            },
             "outputs": run.outputs,
             "parent": parent,
             "metrics": metrics,

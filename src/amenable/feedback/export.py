@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session, aliased
 from amenable.feedback.tasks import Progress, Purpose
 from amenable.records.check import Check
 from amenable.records.conversation import Conversation
-from amenable.records.judgement import Choice, Comparison, Demonstration, Judged
+from amenable.records.judgement import Choice, Comparison, Demonstration, Judged, Rating
 from amenable.stats.intervals import wilson
-from amenable.store.tables import JudgementRow, PersonRow, SampleRow, TaskRow
+from amenable.store.tables import JudgementRow, PersonRow, SampleRow, TaskRow, VerdictRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,13 @@ class JudgedPair(Comparison):
                 return self.right_model
             case "tie" | "both_bad":
                 return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumb(Rating):
+    """A rating from the chat page; a second one on the same reply replaces the first."""
+
+    sample_id: int
 
 
 def comparisons(
@@ -74,6 +81,35 @@ def comparisons(
     if model_sha256 is not None:
         query = query.where(left.model_sha256 == model_sha256, right.model_sha256 == model_sha256)
     return [_pair(*row) for row in session.execute(query)]
+
+
+def thumbs(
+    session: Session,
+    *,
+    model_sha256: str | None = None,
+    sample_ids: Sequence[int] | None = None,
+) -> list[Thumb]:
+    """Thumbs on replies said in the chat, in the order of the replies."""
+    query = (
+        select(VerdictRow, SampleRow, PersonRow)
+        .join(SampleRow, SampleRow.id == VerdictRow.sample_id)
+        .join(PersonRow, PersonRow.id == VerdictRow.person_id)
+        .order_by(SampleRow.id)
+    )
+    if model_sha256 is not None:
+        query = query.where(SampleRow.model_sha256 == model_sha256)
+    if sample_ids is not None:
+        query = query.where(SampleRow.id.in_(sample_ids))
+    return [
+        Thumb(
+            prompt=Conversation.from_json(sample.prompt),
+            reply=_judged(sample),
+            is_good=verdict.is_good,
+            is_simulated=person.is_simulated,
+            sample_id=sample.id,
+        )
+        for verdict, sample, person in session.execute(query)
+    ]
 
 
 def mended_demonstrations(session: Session) -> list[Demonstration]:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from sqlalchemy.orm import Session
 from torch import Tensor
 
 from amenable.chat.encode import Encoder
 from amenable.chat.packing import fill
 from amenable.chat.trees import TokenTree
-from amenable.feedback import export
 from amenable.models.policy import Policy
 from amenable.pipeline.config import AlignConfig
 from amenable.pipeline.engines import check_base, family_form, load_policy
@@ -24,18 +22,15 @@ from amenable.pipeline.finetune import (
     kept_before,
     on_step,
 )
-from amenable.pipeline.history import NEWEST_VOTE
-from amenable.pipeline.judged_rows import teaches, training_pairs, training_replies
+from amenable.pipeline.judged_rows import training_pairs, training_replies
+from amenable.pipeline.judgements import Judgements, Wanted, data_sets, judgements
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch
-from amenable.pipeline.sources import asks_any, sealed_prompts
 from amenable.pipeline.stage import Context
 from amenable.records.errors import ModelError
-from amenable.records.judgement import Comparison
+from amenable.records.judgement import Comparison, Rating
 from amenable.records.seeds import seed_for
 from amenable.store import library
-from amenable.store.artifacts import write_whole
-from amenable.store.tables import ModelRow
 from amenable.training.finetune import Budget
 from amenable.training.fit import Keeping, fit
 from amenable.training.losses.preference import SHAPES, Form, PreferenceKnobs
@@ -45,26 +40,24 @@ from amenable.training.reference_cache import reference_key, reference_values
 from amenable.training.step import Method
 from amenable.training.unpaired import UnpairedMethod, judged_trees
 
-JUDGEMENTS = "judgements.json"
-"""In the run's folder: ids of what it learns from."""
-
 
 def align(context: Context) -> dict[str, str]:
     """`inputs.model` is the parent; the new version's name is the output."""
     config = read_config(AlignConfig, context.run.config)
     with context.workspace.database.read() as session:
-        parent = library.model(session, context.run.inputs["model"])
+        parent = library.speaker(session, context.run.inputs["model"])
         if parent.base is None:
             raise ModelError(
                 f"{parent.name} was trained whole; Improve works on versions made with LoRA."
             )
         base = library.model(session, parent.base)
-        comparisons = _comparisons(context, session, parent)
-    counts = {
-        "judged": str(len(comparisons)),
-        NEWEST_VOTE: str(max((each.judgement_id for each in comparisons), default=0)),
-        "comparisons": str(sum(teaches(each) for each in comparisons)),
-    }
+        wanted = Wanted(
+            sets=data_sets(context.run.inputs),
+            model_sha256=parent.sha256,
+            takes_ratings=config.preference.loss == "kto",
+        )
+        learned = judgements(session, context.folder, wanted)
+    counts = learned.counts()
     if (kept := kept_before(context)) is not None:
         return {"model": kept, **counts}
     check_base(Policy.read_info(context.workspace.folder / parent.folder), parent.name, base)
@@ -73,10 +66,10 @@ def align(context: Context) -> dict[str, str]:
     # The learner starts as a copy of its parent, which stays as it is: the reference.
     policy.adapters.load(LEARNER, context.workspace.folder / parent.folder)
     feed = Feed(context, config, policy, encoder, parent.sha256)
-    lesson = feed.lesson(comparisons)
+    lesson = feed.lesson(learned)
     if lesson.num_left_out:
         counts["left_out"] = str(lesson.num_left_out)
-    _freeze(context, comparisons)
+    learned.keep(context.folder)
     weights = MasterWeights.of(policy, LEARNER, "adapter", config.fit.weight_decay)
     keeping = Keeping(
         folder=context.folder / CHECKPOINT,
@@ -90,28 +83,10 @@ def align(context: Context) -> dict[str, str]:
         parent=parent,
         number=int(parent.info.get("version", 1)) + 1,
         num_trained=weights.num_trained,
-        is_simulated=any(each.is_simulated for each in comparisons),
+        is_simulated=learned.is_simulated,
+        judged_sets=learned.sets,
     )
     return {"model": keep_policy(context, policy, lineage), **counts}
-
-
-def _comparisons(context: Context, session: Session, parent: ModelRow) -> list[export.JudgedPair]:
-    """Judgements on the parent's own replies, the same in every attempt of this run.
-
-    People judge on, and take back, while it trains: that is for the next improvement.
-    """
-    path = context.folder / JUDGEMENTS
-    if not path.is_file():
-        sealed = sealed_prompts(session)
-        found = export.comparisons(session, "improve", model_sha256=parent.sha256)
-        return [each for each in found if not asks_any(each.prompt, sealed)]
-    ids = json.loads(path.read_text(encoding="utf-8"))
-    return export.comparisons(session, "improve", judgement_ids=ids)
-
-
-def _freeze(context: Context, comparisons: Sequence[export.JudgedPair]) -> None:
-    ids = [each.judgement_id for each in comparisons]
-    write_whole(context.folder / JUDGEMENTS, json.dumps(ids).encode())
 
 
 class Lesson(NamedTuple):
@@ -136,9 +111,11 @@ class Feed:
     def _budget(self) -> Budget:
         return Budget(self.config.fit.tokens_per_batch, self.config.fit.tokens_per_step)
 
-    def lesson(self, comparisons: Sequence[Comparison]) -> Lesson:
+    def lesson(self, learned: Judgements) -> Lesson:
         loss = self.config.preference.loss
-        return self._replies(comparisons) if loss == "kto" else self._pairs(comparisons, loss)
+        if loss == "kto":
+            return self._replies(learned.comparisons, learned.ratings)
+        return self._pairs(learned.comparisons, loss)
 
     def _pairs(self, comparisons: Sequence[Comparison], loss: Form) -> Lesson:
         knobs, seed = self.config.preference, self.context.run.seed
@@ -168,10 +145,14 @@ class Feed:
         )
         return Lesson(method, key, found.num_left_out)
 
-    def _replies(self, comparisons: Sequence[Comparison]) -> Lesson:
+    def _replies(self, comparisons: Sequence[Comparison], ratings: Sequence[Rating]) -> Lesson:
         seed = self.context.run.seed
         found = training_replies(
-            self.encoder, comparisons, self.config.max_tokens, seed_for(seed, "strangers")
+            self.encoder,
+            comparisons,
+            self.config.max_tokens,
+            seed_for(seed, "strangers"),
+            ratings=ratings,
         )
         trees = judged_trees(found.judged)
         packs = fill([tree.num_tokens for tree in trees], self._budget.per_pack)

@@ -7,20 +7,21 @@ from typing import Literal
 from sqlalchemy.orm import Session
 
 from amenable.feedback.export import comparisons
-from amenable.pipeline.config import StageConfig, recorded
+from amenable.pipeline.config import AlignConfig, StageConfig, recorded
 from amenable.pipeline.loop import ENOUGH_TO_IMPROVE
 from amenable.pipeline.sources import add_starter, check_holds, mixture_of, mixture_words
 from amenable.records.errors import ConfigError, DataError, ModelError, NotFoundError
 from amenable.store import library, runs
 from amenable.store.tables import ModelRow
 
-ModelKind = Literal["base", "lora", "whole", "other"]
-"""What a model is to training: a base, a version made with LoRA, a version trained whole."""
+ModelKind = Literal["base", "lora", "whole", "instruct", "reward"]
+"""What a model is to training: a base, a version made with LoRA, a version trained whole…"""
 A_MODEL: dict[ModelKind, str] = {
     "base": "a base model",
     "lora": "a version made with LoRA",
     "whole": "a version that was trained whole",
-    "other": "a model made by others",
+    "instruct": "an instruct model made by others",
+    "reward": "a reward model, which says nothing",
 }
 
 
@@ -54,7 +55,7 @@ METHODS: dict[str, Method] = {
         is_model_optional=True,
         data=("text",),
         is_data_optional=False,
-        main=("name", "shape.layers", "shape.width", "fit.num_epochs", "fit.learning_rate"),
+        main=("name", "shape.layers", "shape.hidden", "fit.num_epochs", "fit.learning_rate"),
     ),
     "finetune": Method(
         title="Finetune",
@@ -68,9 +69,17 @@ METHODS: dict[str, Method] = {
         title="Improve",
         sentence="A version learns from your choices between its replies, by one of six losses.",
         models=("lora",),
+        data=("preference", "rated"),
         num_judged=ENOUGH_TO_IMPROVE,
         main=("preference.loss", "preference.beta", "fit.num_epochs", "fit.learning_rate"),
         inputs={"comparisons": "improve"},
+    ),
+    "reward": Method(
+        title="Reward model",
+        sentence="A model learns to predict which of two replies your people choose.",
+        models=("lora", "base", "whole", "instruct"),
+        data=("preference",),
+        main=("num_heads", "held_out_share", "fit.num_epochs", "fit.learning_rate"),
     ),
 }
 
@@ -114,7 +123,7 @@ def begin(
     wanted = method(stage)
     check_model(session, wanted, inputs)
     add_starter(session)
-    check_data(session, wanted, inputs)
+    check_data(session, wanted, inputs, config)
     named = {"data": mixture_words(_mixture(inputs))} if "data" in inputs else {}
     return runs.queue(
         session,
@@ -141,7 +150,9 @@ def check_model(session: Session, wanted: Method, inputs: Mapping[str, str]) -> 
         raise TooFewJudgedError(judged, wanted.num_judged)
 
 
-def check_data(session: Session, wanted: Method, inputs: Mapping[str, str]) -> None:
+def check_data(
+    session: Session, wanted: Method, inputs: Mapping[str, str], config: StageConfig | None = None
+) -> None:
     """There, each of a type that the method reads, with rows left to train on."""
     if "data" not in inputs:
         if wanted.data and not wanted.is_data_optional:
@@ -152,7 +163,14 @@ def check_data(session: Session, wanted: Method, inputs: Mapping[str, str]) -> N
     for name, weight in _mixture(inputs).items():
         if weight != 1 and not wanted.is_mixture:
             raise DataError(f"{wanted.title} takes each data set whole, without a weight.")
-        check_holds(session, name, *wanted.data)
+        check_holds(session, name, *_row_types(wanted, config))
+
+
+def _row_types(wanted: Method, config: StageConfig | None) -> tuple[str, ...]:
+    """Thumbs teach by KTO alone: no other loss takes a reply by itself."""
+    if isinstance(config, AlignConfig) and config.preference.loss != "kto":
+        return tuple(each for each in wanted.data if each != "rated")
+    return wanted.data
 
 
 def _mixture(inputs: Mapping[str, str]) -> dict[str, float]:
@@ -173,7 +191,7 @@ def candidates(session: Session, wanted: Method) -> list[Candidate]:
 def kind_of(row: ModelRow) -> ModelKind:
     if row.kind == "policy":
         return "whole" if row.base is None else "lora"
-    return "base" if row.kind == "base" else "other"
+    return "base" if row.kind == "base" else "reward" if row.kind == library.REWARD else "instruct"
 
 
 def _num_judged(session: Session, wanted: Method, row: ModelRow) -> int:

@@ -11,6 +11,7 @@ from amenable.datasets.examples import PromptExample, TextExample
 from amenable.evaluation.model_spec import ModelSpec, SpecKind, helped, newest_policy
 from amenable.evaluation.win_rate import BlindChoice
 from amenable.feedback import export
+from amenable.pipeline.judgements import JUDGED_SETS
 from amenable.pipeline.progress import read_film, read_metrics
 from amenable.pipeline.sources import (
     LEARNED_FROM,
@@ -59,7 +60,7 @@ def specs_of(session: Session, names: Iterable[str]) -> list[ModelSpec]:
         if (guest := Guest.parse(name)) is not None:
             found[name] = _guest_spec(name, guest)
             continue
-        row = library.model(session, name)
+        row = library.speaker(session, name)
         spec = ModelSpec(
             name=row.name,
             kind=KINDS.get(row.kind, "instruct"),
@@ -100,6 +101,7 @@ def facts(session: Session, row: ModelRow) -> dict[str, str]:
         said["parameters trained"] = _count(row.info.get("num_trained"))
         said["people"] = "simulated judges' votes went into it" if row.is_simulated else ""
         said["demonstrations"] = _learned_from(row.info.get(LEARNED_FROM))
+        said["imported judgements"] = _sets(row.info.get(JUDGED_SETS, {}))
     if PRETRAINED_ON in row.info:
         said["plain text"] = _sets(row.info[PRETRAINED_ON]["sets"])
     if library.is_made_here(row) and row.run_id is not None:

@@ -237,6 +237,31 @@ class AlignConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    num_heads: int = 4
+    """How many scores are learned side by side; where they differ, too little was judged."""
+    centring: float = 0.01
+    """Pull of the scores towards zero, which choices alone leave free."""
+    held_out_share: float = 0.2
+    """Share of the prompts that it does not learn from, to measure how often it is right."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Size of the small update on a model that has none; a version's own is trained on."""
+    fit: FitConfig = field(
+        default_factory=lambda: FitConfig(num_epochs=1, tokens_per_step=1024, warmup_share=0.1)
+    )
+    """How long and how fast it learns."""
+    max_tokens: int = 512
+    """Longer replies lose their end."""
+
+    def __post_init__(self) -> None:
+        _at_least("num_heads", self.num_heads, 1)
+        _at_least("centring", self.centring, 0)
+        _at_least("max_tokens", self.max_tokens, 16)
+        if not 0 < self.held_out_share < 1:
+            raise ConfigError("held_out_share", self.held_out_share, must="lie in (0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareConfig:
     num_prompts: int = 0
     """Evaluation prompts used; 0 uses all."""
@@ -252,7 +277,13 @@ class CompareConfig:
 
 
 StageConfig = (
-    PrepareConfig | PretrainConfig | FinetuneConfig | SampleConfig | AlignConfig | CompareConfig
+    PrepareConfig
+    | PretrainConfig
+    | FinetuneConfig
+    | SampleConfig
+    | AlignConfig
+    | RewardConfig
+    | CompareConfig
 )
 STAGE_CONFIGS: dict[str, type[StageConfig]] = {
     "prepare": PrepareConfig,
@@ -260,6 +291,7 @@ STAGE_CONFIGS: dict[str, type[StageConfig]] = {
     "finetune": FinetuneConfig,
     "sample": SampleConfig,
     "align": AlignConfig,
+    "reward": RewardConfig,
     "compare": CompareConfig,
 }
 

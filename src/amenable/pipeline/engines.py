@@ -17,6 +17,7 @@ from amenable.records.errors import ModelError, NotFoundError
 from amenable.records.guest import Guest
 from amenable.records.sample import ModelRef
 from amenable.store import library
+from amenable.store.library import REWARD
 from amenable.store.tables import ModelRow
 from amenable.store.workspace import Workspace
 
@@ -62,8 +63,8 @@ class EngineRoom:
         return self.have([name])
 
     def listed(self) -> list[ModelRef]:
-        """All models of the library, a base under both of its names; none is loaded for it."""
-        rows = self._rows().values()
+        """All that reply, a base under both of its names; none is loaded for it."""
+        rows = [row for row in self._rows().values() if row.kind != REWARD]
         helped = [
             ModelRef(row.name + HELPED_SUFFIX, row.sha256)
             for row in rows
@@ -97,7 +98,7 @@ class EngineRoom:
 
     def _speaker(self, name: str, rows: Mapping[str, ModelRow]) -> Speaker:
         library_name, is_helped = split_helped(name)
-        row = _row(rows, library_name)
+        row = library.that_speaks(_row(rows, library_name))
         adapter = None
         if _is_adapter(self._folder(row)) and row.base is not None:
             base = _row(rows, row.base)

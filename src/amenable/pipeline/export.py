@@ -46,7 +46,7 @@ def export_model(workspace: Workspace, name: str, folder: Path, config: ExportCo
     if folder.exists():
         raise ConflictError(f"{folder} is there already; name a new folder.")
     with workspace.database.read() as session:
-        row = library.model(session, name)
+        row = library.speaker(session, name)
     engine = open_engine(workspace, [name])
     speaker = engine.speaker(name)
     unfinished = folder.with_name(folder.name + ".unfinished")

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from amenable.models.merge import save_trained
 from amenable.models.policy import INFO_FILE, Extent, Policy
 from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.engines import family_form, load_policy
+from amenable.pipeline.judgements import JUDGED_SETS
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch, read_film
 from amenable.pipeline.sources import (
@@ -93,7 +94,7 @@ def finetune(context: Context) -> dict[str, str]:
         return {"model": name}
     config = read_config(FinetuneConfig, context.run.config)
     with context.workspace.database.read() as session:
-        base = library.model(session, context.run.inputs["model"])
+        base = library.speaker(session, context.run.inputs["model"])
         # The same in every attempt: what is imported or mended meanwhile is for the next run.
         learned = Demonstrations.kept(context.folder) or demonstrations(session, _mixture(context))
     base_folder = context.workspace.folder / base.folder
@@ -215,17 +216,31 @@ def on_step(context: Context, film: FilmStrip | None) -> OnStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """Where a new version comes from."""
+    """Where what was trained comes from."""
 
     base: ModelRow
     parent: ModelRow
-    number: int
+    number: int = 0
+    """Of a version; other models have none."""
     num_trained: int
     """Numbers that an optimizer changed."""
     is_simulated: bool
     """Whether simulated judgements went into it; a parent's are passed on."""
     learned_from: Mapping[str, Any] | None = None
     """Its demonstrations; None where it learned from people's choices."""
+    judged_sets: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Imported data sets of choices that went into it, by their sha256."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What training made, before the library knows it."""
+
+    name: str
+    """As it is to be called; where that is taken, a number comes after it."""
+    kind: str
+    save: Callable[[Path], None]
+    info: Mapping[str, Any]
 
 
 def kept_before(context: Context) -> str | None:
@@ -244,11 +259,25 @@ def kept_before(context: Context) -> str | None:
 
 def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
     """Save the trained policy into the library, whole or not at all, and give its name."""
+    base = lineage.base
+    form = chat_form(family_form(context.workspace.folder / base.folder))
+    learned = {LEARNED_FROM: lineage.learned_from} if lineage.learned_from else {}
+    made = Made(
+        name=f"{base.name}-instruct-{lineage.number}",
+        kind="policy",
+        save=lambda folder: save_trained(policy, LEARNER, folder, base.name, form),
+        info={"version": lineage.number, **learned},
+    )
+    return keep(context, policy, lineage, made)
+
+
+def keep(context: Context, policy: Policy, lineage: Lineage, made: Made) -> str:
+    """Put what this run made into the library, once, with its licence and where it is from."""
     if (kept := kept_before(context)) is not None:
         return kept
     workspace, base, parent = context.workspace, lineage.base, lineage.parent
     with workspace.database.read() as session:
-        name = library.free_name(session, f"{base.name}-instruct-{lineage.number}")
+        name = library.free_name(session, made.name)
     folder = workspace.library / name
     form = family_form(workspace.folder / base.folder)
     info = {
@@ -259,20 +288,19 @@ def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
         "run": context.run.id,
     }
     with whole_folder(folder) as unfinished:
-        save_trained(policy, LEARNER, unfinished, base.name, chat_form(form))
+        made.save(unfinished)
         write_whole(unfinished / INFO_FILE, (json.dumps(info, indent=1) + "\n").encode())
         carry_licence(workspace.folder / base.folder, unfinished)
-    is_adapter = policy.is_adapter(LEARNER)
     entry = ModelEntry(
         name=name,
         sha256=hash_folder(folder),
-        kind="policy",
+        kind=made.kind,
         chat_form=form,
         licence=base.licence,
         origin=f"trained here from {parent.name}",
         folder=folder.relative_to(workspace.folder).as_posix(),
         parent=parent.name,
-        base=base.name if is_adapter else None,
+        base=base.name if policy.is_adapter(LEARNER) else None,
         run_id=context.run.id,
         is_simulated=parent.is_simulated or lineage.is_simulated,
         info={
@@ -280,8 +308,8 @@ def keep_policy(context: Context, policy: Policy, lineage: Lineage) -> str:
             "num_trained": lineage.num_trained,
             "bytes": sum(path.stat().st_size for path in folder.iterdir()),
             "terms": base.info.get("terms", ""),
-            "version": lineage.number,
-            **({LEARNED_FROM: lineage.learned_from} if lineage.learned_from else {}),
+            **({JUDGED_SETS: dict(lineage.judged_sets)} if lineage.judged_sets else {}),
+            **made.info,
         },
     )
     with workspace.database.write() as session:

@@ -8,7 +8,7 @@ from amenable.chat.encode import Encoder, TokenRow
 from amenable.chat.packing import cut
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
-from amenable.records.judgement import Comparison, Judged, Preference
+from amenable.records.judgement import Comparison, Judged, Preference, Rating
 from amenable.training.preference import RowPair
 from amenable.training.unpaired import JudgedRow
 
@@ -40,8 +40,8 @@ def training_pairs(
         orders = [order for order in _orders(each) if order.chosen.text != order.rejected.text]
         found = [
             RowPair(
-                chosen=_row(encoder, each.prompt, order.chosen, max_tokens),
-                rejected=_row(encoder, each.prompt, order.rejected, max_tokens),
+                chosen=reply_row(encoder, each.prompt, order.chosen, max_tokens),
+                rejected=reply_row(encoder, each.prompt, order.rejected, max_tokens),
                 flip_rate=flip_rate,
             )
             for order in orders
@@ -66,7 +66,12 @@ class TrainingReplies(NamedTuple):
 
 
 def training_replies(
-    encoder: Encoder, comparisons: Sequence[Comparison], max_tokens: int, seed: int
+    encoder: Encoder,
+    comparisons: Sequence[Comparison],
+    max_tokens: int,
+    seed: int,
+    *,
+    ratings: Sequence[Rating] = (),
 ) -> TrainingReplies:
     """Every reply by itself: chosen ones good, others bad, and both of a pair that was both bad.
 
@@ -75,9 +80,14 @@ def training_replies(
     said = [
         (each.prompt, reply, is_good) for each in comparisons for reply, is_good in _marks(each)
     ]
+    said += [(each.prompt, each.reply, each.is_good) for each in ratings]
     random.Random(seed).shuffle(said)  # noqa: S311
-    rows = [(_row(encoder, prompt, reply, max_tokens), is_good) for prompt, reply, is_good in said]
-    strangers = [_row(encoder, prompt, reply, max_tokens) for prompt, reply in _strangers(said)]
+    rows = [
+        (reply_row(encoder, prompt, reply, max_tokens), is_good) for prompt, reply, is_good in said
+    ]
+    strangers = [
+        reply_row(encoder, prompt, reply, max_tokens) for prompt, reply in _strangers(said)
+    ]
     num_good = sum(is_good for _, is_good in rows)
     share = {True: num_good, False: len(rows) - num_good}
     judged = [
@@ -128,7 +138,7 @@ def _orders(comparison: Comparison) -> list[Preference]:
     return [preference] if preference else []
 
 
-def _row(encoder: Encoder, prompt: Conversation, reply: Judged, max_tokens: int) -> TokenRow:
+def reply_row(encoder: Encoder, prompt: Conversation, reply: Judged, max_tokens: int) -> TokenRow:
     return cut(encoder.reply_row(prompt, reply.text, has_end=reply.has_end), max_tokens)
 
 

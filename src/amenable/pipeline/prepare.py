@@ -48,7 +48,9 @@ def prepare(context: Context) -> dict[str, str]:
         with context.workspace.database.write() as session:
             accept_licence(session, known)
     install_starter(context.workspace)
-    return {"model": add_model(context.workspace, wanted, _steps(context), context.run.id)}
+    name = add_model(context.workspace, wanted, _steps(context), context.run.id)
+    with context.workspace.database.read() as session:
+        return {"model": library.speaker(session, name).name}
 
 
 def _steps(context: Context) -> OnStep:

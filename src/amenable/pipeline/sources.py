@@ -70,10 +70,8 @@ def check_holds(session: Session, name: str, *wanted: str) -> None:
     found = STARTER_TYPES.get(name) or _type_of(session, name)
     if found not in wanted:
         needed = " or ".join(HOLDS[each] for each in wanted)
-        verb = "is" if wanted == ("text",) else "are"
-        raise DataError(
-            f"{name!r} holds {HOLDS.get(found, 'nothing')}, where {needed} {verb} needed."
-        )
+        needed += " is needed" if wanted == ("text",) else " are needed"
+        raise DataError(f"{name!r} holds {HOLDS.get(found, 'nothing')}, where {needed}.")
     if name not in STARTER_TYPES and not library.num_examples(session, name):
         raise DataError(
             f"Every row of {name!r} is sealed to measure with, so none is left to use. "

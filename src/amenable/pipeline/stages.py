@@ -5,6 +5,7 @@ from amenable.pipeline.compare import compare
 from amenable.pipeline.finetune import finetune
 from amenable.pipeline.prepare import prepare
 from amenable.pipeline.pretrain import pretrain
+from amenable.pipeline.reward import reward
 from amenable.pipeline.sample import sample
 from amenable.pipeline.stage import Stage
 
@@ -14,5 +15,6 @@ STAGES: dict[str, Stage] = {
     "finetune": finetune,
     "sample": sample,
     "align": align,
+    "reward": reward,
     "compare": compare,
 }

@@ -59,6 +59,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rating:
+    """A judgement on one reply by itself: a thumb up or down."""
+
+    prompt: Conversation
+    reply: Judged
+    is_good: bool
+    is_simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstration:
     """A conversation whose last reply a person wrote or mended."""
 

@@ -11,13 +11,15 @@ from typing import Any
 from sqlalchemy import func, insert, or_, select
 from sqlalchemy.orm import Session
 
-from amenable.records.errors import ConfigError, ConflictError, NotFoundError
+from amenable.records.errors import ConfigError, ConflictError, ModelError, NotFoundError
 from amenable.store.runs import OPEN
 from amenable.store.tables import DatasetRow, ExampleRow, ModelRow, RunRow
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 PRETRAINED_ON = "pretrained_on"
 """In the `info` of a base that was pretrained here: its data sets."""
+REWARD = "reward"
+"""The kind of models that score replies."""
 ROWS_AT_ONCE = 1000
 NUM_PROBLEMS_KEPT = 100
 
@@ -29,7 +31,7 @@ class ModelEntry:
     name: str
     sha256: str
     kind: str
-    """base, policy, or instruct (ready-made by others)."""
+    """base, policy, instruct (ready-made by others), or reward (scores replies, and says none)."""
     chat_form: str
     licence: str
     origin: str
@@ -103,12 +105,30 @@ def model(session: Session, name: str) -> ModelRow:
 
 def is_made_here(row: ModelRow) -> bool:
     """Whether it was trained in this workspace, so that it can be brought again from nowhere."""
-    return row.kind == "policy" or PRETRAINED_ON in row.info
+    return row.kind in ("policy", REWARD) or PRETRAINED_ON in row.info
 
 
 def models(session: Session) -> list[ModelRow]:
     """Oldest first, so that parents stand before their children."""
     return list(session.scalars(select(ModelRow).order_by(ModelRow.id)))
+
+
+def speaker(session: Session, name: str) -> ModelRow:
+    """A model that replies: a reward model of this name is refused."""
+    return that_speaks(model(session, name))
+
+
+def that_speaks(row: ModelRow) -> ModelRow:
+    if row.kind == REWARD:
+        raise ModelError(
+            f"{row.name} is a reward model: it scores replies, and says nothing itself."
+        )
+    return row
+
+
+def speakers(session: Session) -> list[ModelRow]:
+    """All models that reply, oldest first."""
+    return [row for row in models(session) if row.kind != REWARD]
 
 
 def family_tree(session: Session) -> list[FamilyNode]:

@@ -38,7 +38,7 @@ class ModelRow(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
     sha256: Mapped[str] = mapped_column(String(64), index=True)
-    kind: Mapped[str] = mapped_column(String(20))  # base, policy, instruct (ready-made by others)
+    kind: Mapped[str] = mapped_column(String(20))  # see store/library.py
     parent: Mapped[str | None] = mapped_column(String(100))  # the model it was trained from
     base: Mapped[str | None] = mapped_column(String(100))  # the backbone under its adapter
     chat_form: Mapped[str] = mapped_column(String(20))  # a name in chat/template.py

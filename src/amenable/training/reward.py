@@ -3,11 +3,12 @@
 # Shapes: E = heads, K = replies of a pack, C = comparisons between them.
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from amenable.chat.encode import TokenRow
 from amenable.chat.trees import Pack, TokenTree
@@ -74,12 +75,13 @@ class RewardMethod:
         return tree_steps(trees, self.budget, seed_for(self.seed, "epoch", epoch))
 
     def counts(self, step: Sequence[Sequence[int]]) -> float:
-        return sum(
+        weight = sum(
             order.weight * sum(self._repeats(at, place))
             for microbatch in step
             for at in microbatch
             for place, order in enumerate(self.judged[at].orders)
         )
+        return weight or 1.0  # a small step may hold nothing that a head meets: then it moves none
 
     def loss(self, microbatch: Sequence[int], counts: float) -> LossOutput:
         pack = Pack.of([self.judged[at].tree for at in microbatch])
@@ -118,3 +120,20 @@ class RewardMethod:
 
 POISSON = (0.3679, 0.3679, 0.1839, 0.0803)
 """How often one is drawn, when as many are drawn as there are: Poisson with mean 1, cut at 3."""
+
+
+def scores_of(
+    model: RewardModel,
+    trees: Sequence[TokenTree],
+    packs: Sequence[Sequence[int]],
+    on_pack: Callable[[int], None],
+) -> list[Tensor]:
+    """For each tree what the heads say of its replies, [E, K]."""
+    found: dict[int, Tensor] = {}
+    for done, pack in enumerate(packs):
+        with torch.no_grad():
+            scores_EK = model.scores(Pack.of([trees[at] for at in pack])).cpu()
+        widths = [len(trees[at].branches) for at in pack]
+        found |= dict(zip(pack, scores_EK.split(widths, dim=1), strict=True))
+        on_pack(done + 1)
+    return [found[at] for at in range(len(trees))]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import get_args
@@ -14,8 +15,10 @@ from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queu
 from amenable.chat.encode import Encoder
 from amenable.chat.template import chat_form
 from amenable.chat.trees import num_shared
+from amenable.datasets.examples import Example, PreferenceExample, PromptExample, RatedExample
 from amenable.feedback import export, people, tasks
 from amenable.feedback.tasks import Submission
+from amenable.pipeline.compare_sources import facts
 from amenable.pipeline.config import PreferenceLoss
 from amenable.pipeline.judged_rows import training_pairs, training_replies
 from amenable.pipeline.progress import read_metrics
@@ -25,9 +28,12 @@ from amenable.pipeline.stage import execute, resume
 from amenable.pipeline.stages import STAGES
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
-from amenable.records.judgement import Choice, Comparison, Judged
-from amenable.store import library
-from amenable.store.tables import JudgementRow
+from amenable.records.judgement import Choice, Comparison, Judged, Rating
+from amenable.records.sample import ModelRef, Sample, SamplingSettings
+from amenable.store import library, runs
+from amenable.store.library import DatasetEntry
+from amenable.store.samples import keep_sample
+from amenable.store.tables import JudgementRow, VerdictRow
 from amenable.store.workspace import Workspace
 
 ENCODER = Encoder(tiny_tokenizer("gemma"), chat_form("gemma"), begin=2, end_of_text=1)
@@ -257,3 +263,175 @@ def test_a_version_that_was_trained_whole_says_so(workspace: Workspace):
     name = done(workspace, "finetune", put_tiny(workspace), SMALL_FINETUNE | {"method": "layers"})
     ended = run(workspace, "align", name, ALIGN)
     assert ended.error == f"{name} was trained whole; Improve works on versions made with LoRA."
+
+
+def asked(at: int) -> Conversation:
+    return Conversation.of(("user", f"Question {at}?"))
+
+
+def put_rows(workspace: Workspace, name: str, rows: Sequence[Example]) -> None:
+    bodies = [row.to_json() for row in rows]
+    kind = str(bodies[0]["type"])
+    entry = DatasetEntry(name=name, sha256=name.rjust(64, "0"), kind=kind, source="a file")
+    with workspace.database.write() as session:
+        library.add_dataset(session, entry, bodies)
+
+
+def pairs(num: int) -> list[PreferenceExample]:
+    """The last one's replies are equal."""
+    replies = [("Yes.", "No.")] * (num - 1) + [("Yes.", "Yes.")]
+    return [
+        PreferenceExample(prompt=asked(at), chosen=chosen, rejected=rejected)
+        for at, (chosen, rejected) in enumerate(replies)
+    ]
+
+
+def ratings(num: int) -> list[RatedExample]:
+    return [
+        RatedExample(prompt=asked(at), reply=f"Reply {at}.", is_good=at % 2 == 0)
+        for at in range(num)
+    ]
+
+
+def from_data(workspace: Workspace, model: str, names: str, **preference: object) -> str:
+    with workspace.database.write() as session:
+        return runs.queue(
+            session,
+            stage="align",
+            inputs={"model": model, "comparisons": "improve", "data": names},
+            config=ALIGN | {"preference": preference},
+            seed=3,
+        )
+
+
+@pytest.fixture
+def finetuned(workspace: Workspace) -> str:
+    """A version 1 of which nobody judged a reply."""
+    install_starter(workspace)
+    return done(workspace, "finetune", put_tiny(workspace), SMALL_FINETUNE | {"limit": 2})
+
+
+def test_imported_pairs_teach_a_version_that_nobody_judged(workspace: Workspace, finetuned: str):
+    put_rows(workspace, "ours", pairs(6))
+    put_rows(workspace, "theirs", pairs(4))
+    run_id = from_data(workspace, finetuned, "ours,theirs")
+    ended = execute(workspace, run_id, STAGES)
+    assert ended.error is None
+    assert ended.outputs == {
+        "model": "tiny-instruct-2",
+        "judged": "0",
+        "newest_vote": "0",
+        "comparisons": "0",
+        "imported": "8",
+        "equal": "2",
+    }
+    assert read_metrics(workspace.run_folder(run_id))[0]["loss"] == pytest.approx(math.log(2))
+    with workspace.database.read() as session:
+        row = library.model(session, "tiny-instruct-2")
+        (said,) = [each for key, each in facts(session, row).items() if "imported" in key]
+    assert not row.is_simulated
+    assert said.startswith("ours (sha256 000")
+    assert "theirs (sha256" in said
+
+
+def test_imported_pairs_go_along_with_what_people_judged(workspace: Workspace, version_1: str):
+    with workspace.database.write() as session:
+        judge_what_waits(session, [tasks.Pile("improve")], seed=1)
+    put_rows(workspace, "ours", pairs(6))
+    ended = execute(workspace, from_data(workspace, version_1, "ours"), STAGES)
+    assert ended.error is None
+    assert int(ended.outputs["judged"]) > 10
+    assert ended.outputs["imported"] == "5"
+
+
+def test_an_imported_prompt_without_room_is_counted(workspace: Workspace, finetuned: str):
+    long = PreferenceExample(
+        prompt=Conversation.of(("user", "word " * 150)), chosen="Yes.", rejected="No."
+    )
+    put_rows(workspace, "ours", [*pairs(6), long])
+    ended = execute(workspace, from_data(workspace, finetuned, "ours"), STAGES)
+    assert ended.outputs["left_out"] == "1"
+
+
+def test_data_sets_of_another_type_are_refused(workspace: Workspace, finetuned: str):
+    put_rows(workspace, "rated", ratings(6))
+    put_rows(workspace, "asked", [PromptExample(conversation=asked(1))])
+    errors = [
+        execute(workspace, from_data(workspace, finetuned, names, loss=loss), STAGES).error
+        for names, loss in [("rated", "dpo"), ("asked", "kto"), ("nowhere", "dpo")]
+    ]
+    assert errors[:2] == [
+        "'rated' holds rated replies, where preference pairs are needed.",
+        "'asked' holds prompts, where preference pairs or rated replies are needed.",
+    ]
+    assert str(errors[2]).startswith("There is no data set 'nowhere'.")
+
+
+def test_ratings_teach_replies_by_themselves():
+    said = [
+        Rating(prompt=each.prompt, reply=Judged(each.reply, has_end=True), is_good=each.is_good)
+        for each in ratings(3)
+    ]
+    found = training_replies(ENCODER, [], 100, seed=1, ratings=said)
+    marks = sorted((ENCODER.decode(each.row.tokens)[-8:], each.is_good) for each in found.judged)
+    assert [is_good for _, is_good in marks] == [True, False, True]
+    assert [each.weight for each in found.judged if not each.is_good] == [pytest.approx(1.5)]
+
+
+def put_thumb(workspace: Workspace, model: str, at: int, *, is_good: bool) -> int:
+    """A reply said in the chat, with a thumb; gives the sample's id."""
+    with workspace.database.write() as session:
+        ref = ModelRef(model, library.model(session, model).sha256)
+        said = Sample(
+            prompt=asked(at),
+            reply=f"Said {at}.",
+            model=ref,
+            settings=SamplingSettings(),
+            seed=at,
+            stop_reason="stop",
+            num_tokens=3,
+        )
+        sample_id = keep_sample(session, said, run_id=None, prompt_key="chat")
+        session.add(
+            VerdictRow(
+                sample_id=sample_id,
+                person_id=people.person(session, "Ada"),
+                is_good=is_good,
+                created_at=datetime.now(UTC),
+            )
+        )
+        return sample_id
+
+
+def test_kto_learns_from_thumbs_on_its_parents_replies_and_rated_files(
+    workspace: Workspace, finetuned: str
+):
+    put_rows(workspace, "rated", ratings(6))
+    for at in range(4):
+        put_thumb(workspace, finetuned, at, is_good=at < 2)
+    put_thumb(workspace, "tiny", 9, is_good=True)  # of another model
+    ended = execute(workspace, from_data(workspace, finetuned, "rated", loss="kto"), STAGES)
+    assert ended.error is None
+    assert (ended.outputs["thumbs"], ended.outputs["imported"]) == ("4", "6")
+    dpo = execute(workspace, from_data(workspace, finetuned, ""), STAGES)
+    assert "prefer no reply to another" in str(dpo.error)  # to whom thumbs say nothing
+
+
+def test_a_thumb_that_is_turned_round_meanwhile_is_for_the_next_run(
+    workspace: Workspace, finetuned: str
+):
+    put_rows(workspace, "rated", ratings(8))
+    sample_ids = [put_thumb(workspace, finetuned, at, is_good=True) for at in range(4)]
+    run_id = from_data(workspace, finetuned, "rated", loss="kto")
+    stop = iter([False, True])
+    ended = execute(workspace, run_id, STAGES, should_leave=lambda: next(stop, True))
+    assert ended.status == "stopped"
+    kept = list(workspace.run_folder(run_id).glob("reference-*"))
+    with workspace.database.write() as session:
+        session.query(VerdictRow).filter_by(sample_id=sample_ids[0]).one().is_good = False
+    put_thumb(workspace, finetuned, 7, is_good=False)
+    resume(workspace, run_id)
+    ended = execute(workspace, run_id, STAGES)
+    assert ended.outputs["thumbs"] == "4"
+    assert list(workspace.run_folder(run_id).glob("reference-*")) == kept  # the same key
+    assert not list(workspace.run_folder(run_id).glob("checkpoint/broken*"))

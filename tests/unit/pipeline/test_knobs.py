@@ -14,13 +14,17 @@ from amenable.pipeline.config import (
     FinetuneConfig,
     PreferenceConfig,
     PrepareConfig,
+    RewardConfig,
     SampleConfig,
     recorded,
 )
 from amenable.pipeline.knobs import read_config
 from amenable.records.errors import ConfigError
 
-KINDS = [AlignConfig, CompareConfig, ExportConfig, FinetuneConfig, PrepareConfig, SampleConfig]
+KINDS = [
+    *(AlignConfig, CompareConfig, ExportConfig, FinetuneConfig),
+    *(PrepareConfig, RewardConfig, SampleConfig),
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,6 +72,10 @@ def test_a_group_keeps_the_defaults_of_its_owner():
         (SampleConfig, {"against": 3}, "against is 3"),
         (AlignConfig, {"preference": {"beta": 0}}, "0.1 is a usual start"),
         (AlignConfig, {"preference": {"flip_rate": 0.5}}, "below 0.5|0, 0.5"),
+        (RewardConfig, {"num_heads": 0}, "num_heads is 0, but must be at least 1"),
+        (RewardConfig, {"held_out_share": 0.0}, r"held_out_share is 0.0, but must lie in \(0, 1\)"),
+        (RewardConfig, {"held_out_share": 1}, r"\(0, 1\)"),
+        (RewardConfig, {"centring": -0.1}, "at least 0"),
         (CompareConfig, {"num_prompts": -1}, "at least 0"),
     ],
 )

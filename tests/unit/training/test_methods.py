@@ -1,4 +1,4 @@
-"""What the two ways of training feed to their losses, on a tiny model."""
+"""What the ways of training feed to their losses, on a tiny model."""
 
 import math
 from pathlib import Path
@@ -12,6 +12,7 @@ from amenable.chat.encode import TokenRow
 from amenable.chat.trees import TokenTree
 from amenable.models.adapters import AdapterShape
 from amenable.models.policy import Policy
+from amenable.models.reward_model import RewardModel
 from amenable.training.finetune import Budget, LikelihoodMethod
 from amenable.training.losses.preference import PreferenceKnobs
 from amenable.training.preference import (
@@ -22,6 +23,7 @@ from amenable.training.preference import (
     tree_steps,
 )
 from amenable.training.reference_cache import reference_key, reference_values
+from amenable.training.reward import Judged, Order, RewardMethod, scores_of
 
 BUDGET = Budget(per_pack=24, per_step=40)
 DPO = PreferenceKnobs("dpo", beta=0.1, margin=0.0, flips="conservative", sft_weight=0.0)
@@ -142,3 +144,28 @@ def test_other_pairs_parents_or_precisions_have_other_references():
         reference_key("a", TREES, torch.bfloat16),
     }
     assert len(keys) == 5
+
+
+def test_a_step_that_no_head_meets_moves_nothing_instead_of_dividing_by_it(policy: Policy):
+    """Two heads both miss a judgement with a chance of 0.37 squared."""
+    judged = [Judged.of(ROWS[:2], [Order(0, 1)])]
+    model = RewardModel.on(policy, 2, seed=2)
+    losses: list[float] = []
+    for seed in range(20):
+        method = RewardMethod(model, judged, 0.01, BUDGET, seed)
+        losses.append(method.loss([0], method.counts([[0]])).total.item())
+    assert all(math.isfinite(loss) for loss in losses)
+    assert 0.0 in losses
+    assert any(loss > 0.1 for loss in losses)
+
+
+def test_scores_stand_by_their_tree_whatever_pack_they_were_read_in(policy: Policy):
+    model = RewardModel.on(policy, 2, seed=2)
+    trees = [TokenTree.of(*ROWS[:2]), TokenTree.of(*ROWS[1:]), TokenTree.of(ROWS[0], ROWS[3])]
+    heard: list[int] = []
+    together = scores_of(model, trees, [[2, 0], [1]], heard.append)
+    apart = scores_of(model, trees, [[0], [1], [2]], heard.append)
+    assert [each.shape for each in together] == [(2, 2), (2, 3), (2, 2)]
+    assert heard == [1, 2, 1, 2, 3]
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other)

@@ -10,7 +10,8 @@ from tests.journeys.web import guest
 
 from amenable.apps.web.app import create_app
 from amenable.reports.result import RESULT_FILE
-from amenable.store import runs
+from amenable.store import library, runs
+from amenable.store.library import ModelEntry
 from amenable.store.workspace import Workspace
 
 UNREAD = "The newest result cannot be read"
@@ -240,3 +241,35 @@ def test_a_page_that_waits_hears_when_the_loop_moves_on(workspace: Workspace):
     assert (before.status_code, after.status_code) == (204, 204)
     assert "hx-refresh" not in before.headers
     assert after.headers["hx-refresh"] == "true"
+
+
+def put_reward_model(workspace: Workspace) -> str:
+    entry = ModelEntry(
+        name=f"{BASE}-reward",
+        sha256="5" * 64,
+        kind="reward",
+        chat_form="gemma",
+        licence="CC0-1.0",
+        origin=f"trained here from {V1}",
+        folder=f"library/{BASE}-reward",
+        parent=V1,
+        base=BASE,
+        info={"accuracy": "75 % (30 to 95)"},
+    )
+    with workspace.database.write() as session:
+        return library.add_model(session, entry).name
+
+
+def test_a_reward_model_stands_in_the_family_and_nowhere_to_talk_to(workspace: Workspace):
+    with guest(workspace, "done") as client:
+        name = put_reward_model(workspace)
+        family = text(client, "/models")
+        assert f'id="{name}"' in family
+        assert "75 % (30 to 95) of the choices held out" in family
+        assert f"export {name}" not in family
+        assert "2 versions that answer" in family
+        for page in ("/chat", "/report"):
+            assert name not in text(client, page), page
+        refused = client.post("/report/compare", data={"models": [BASE, name]})
+    assert refused.status_code == 400
+    assert "is a reward model: it scores replies" in refused.text

@@ -18,7 +18,7 @@ STYLES = {
     "wrong": "#d9433a",
     "quiet": "dim",
 }
-MARKS = {"base": "○", "policy": "●", "instruct": "◆"}
+MARKS = {"base": "○", "policy": "●", "instruct": "◆", "reward": "◇"}
 PLAIN_WIDTH = 160
 
 

@@ -167,6 +167,12 @@ COMMANDS: Mapping[str, Mapping[str, Command | Group]] = {
             "AlignArguments",
             "align",
         ),
+        "reward": Command(
+            "Train a model that predicts which reply people choose, and measure how often.",
+            "training",
+            "RewardArguments",
+            "reward",
+        ),
         "compare": Command(
             "Measure models side by side, with 95 % intervals, and write a report.",
             "training",

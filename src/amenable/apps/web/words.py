@@ -12,6 +12,7 @@ STAGE_TITLES = {
     "finetune": "Finetune",
     "sample": "Write replies to judge",
     "align": "Improve",
+    "reward": "Train a reward model",
     "compare": "Compare",
     "export": "Export",
 }
@@ -31,6 +32,13 @@ ROLE_WORDS = {
     "vocabulary": "a vocabulary of {}",
     "bits_before": "{} bits per byte before",
     "bits_per_byte": "{} bits per byte",
+    "imported": "{} imported",
+    "equal": "{} of equal replies",
+    "thumbs": "{} thumbs",
+    "accuracy": "right on {}",
+    "choices_held_out": "of {} choices held out",
+    "longer_wins": "the longer reply is chosen on {}",
+    "both_bad": "{} both bad",
 }
 """What a run's inputs and outputs hold, where it is no name."""
 TYPE_WORDS = {

@@ -49,7 +49,7 @@ def run(arguments: ChatArguments, out: Out) -> dict[str, Any]:
         from amenable.store import library
 
         with workspace.database.read() as session:
-            kind = library.model(session, arguments.model).kind
+            kind = library.speaker(session, arguments.model).kind
         from amenable.pipeline.engines import open_engine
 
         engine = open_engine(workspace, [arguments.model])

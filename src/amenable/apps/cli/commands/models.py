@@ -25,6 +25,7 @@ KINDS = {
     "base": "base model",
     "policy": "instruct model, trained here",
     "instruct": "instruct model of others",
+    "reward": "reward model, trained here",
 }
 
 
@@ -86,7 +87,7 @@ def _table(out: Out, tree: list[tuple["ModelRow", int]]) -> None:
     rows = [
         (
             f"{'  ' * depth}{MARKS.get(row.kind, '●')} {row.name}",
-            KINDS.get(row.kind, row.kind) + (" (simulated votes)" if row.is_simulated else ""),
+            _is(row),
             words.parameters(row.info.get("num_parameters")),
             words.size(row.info.get("bytes")),
             row.licence,
@@ -94,6 +95,13 @@ def _table(out: Out, tree: list[tuple["ModelRow", int]]) -> None:
         for row, depth in tree
     ]
     out.table(("Name", "Is", "Parameters", " On disk", "Licence"), rows)
+
+
+def _is(row: "ModelRow") -> str:
+    right = f", right on {row.info['accuracy']}" if "accuracy" in row.info else ""
+    return (
+        KINDS.get(row.kind, row.kind) + right + (" (simulated votes)" if row.is_simulated else "")
+    )
 
 
 def _walk(nodes: "Sequence[FamilyNode]", depth: int = 0) -> "Iterator[tuple[ModelRow, int]]":
@@ -144,6 +152,7 @@ def show_model(arguments: ShowArguments, out: Out) -> dict[str, Any]:
         children = [each.name for each in library.models(session) if each.parent == row.name]
         facts = {
             "Is": KINDS.get(row.kind, row.kind),
+            "Right on": str(row.info.get("accuracy", "")),
             "Comes from": row.origin,
             "Licence": row.licence,
             "Terms": str(row.info.get("terms", "")),

@@ -1,4 +1,4 @@
-"""amenable finetune, align and compare: the stages by hand, executed here or by the worker."""
+"""amenable finetune, align, reward and compare: the stages by hand, here or by the worker."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from amenable.apps.cli.options import DEFAULT_WORKSPACE, SEED, JsonFlag, WorkspaceFolder, again
-from amenable.apps.cli.out import Out, UsageError
+from amenable.apps.cli.out import MARKS, Out, UsageError
 from amenable.apps.cli.places import existing, needs_training_packages
-from amenable.pipeline.config import AlignConfig, CompareConfig, FinetuneConfig, recorded
+from amenable.pipeline.config import (
+    AlignConfig,
+    CompareConfig,
+    FinetuneConfig,
+    RewardConfig,
+    recorded,
+)
 
 if TYPE_CHECKING:
+    from amenable.evaluation.agreement import RewardResult
     from amenable.records.measurement import Measured
     from amenable.records.run import Run
     from amenable.reports.result import Result
@@ -41,9 +48,24 @@ class FinetuneArguments:
 class AlignArguments:
     model: tyro.conf.Positional[str]
     """A version that was finetuned with LoRA here (amenable models list)."""
+    data: tuple[str, ...] = ()
+    """Imported data sets of preference pairs to learn from too; with kto also of rated replies."""
     config: Annotated[AlignConfig, Knobs] = field(default_factory=AlignConfig)
     seed: int = SEED
     """Decides everything that is drawn by chance."""
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE
+    json: JsonFlag = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardArguments:
+    model: tyro.conf.Positional[str]
+    """A version or a base model, from which it is trained (amenable models list)."""
+    data: tuple[str, ...] = ()
+    """Imported data sets of preference pairs to learn from too."""
+    config: Annotated[RewardConfig, Knobs] = field(default_factory=RewardConfig)
+    seed: int = SEED
+    """Decides everything that is drawn by chance, and which prompts are held out."""
     workspace: WorkspaceFolder = DEFAULT_WORKSPACE
     json: JsonFlag = False
 
@@ -76,9 +98,23 @@ def finetune(arguments: FinetuneArguments, out: Out) -> dict[str, Any]:
 def align(arguments: AlignArguments, out: Out) -> dict[str, Any]:
     needs_training_packages()
     with existing(arguments.workspace) as workspace:
-        run_id = _begin(workspace, "align", {"model": arguments.model}, arguments)
+        inputs = {"model": arguments.model, **named_data(arguments.data)}
+        run_id = _begin(workspace, "align", inputs, arguments)
         run = _see_through(workspace, out, run_id)
     return _new_version(run, out, arguments.workspace)
+
+
+def reward(arguments: RewardArguments, out: Out) -> dict[str, Any]:
+    needs_training_packages()
+    from amenable.apps.cli.working import as_json
+    from amenable.pipeline.reward import read_result
+
+    inputs = {"model": arguments.model, **named_data(arguments.data)}
+    with existing(arguments.workspace) as workspace:
+        run_id = _begin(workspace, "reward", inputs, arguments)
+        run = _see_through(workspace, out, run_id)
+        say_agreement(out, run.outputs["model"], read_result(workspace.run_folder(run.id)))
+    return as_json(run)
 
 
 def compare(arguments: CompareArguments, out: Out) -> dict[str, Any]:
@@ -122,7 +158,7 @@ def _all_known(workspace: "Workspace", names: tuple[str, ...]) -> None:
     with workspace.database.read() as session:
         for name in names:
             if Guest.parse(name) is None:
-                library.model(session, name)
+                library.speaker(session, name)
 
 
 def named_data(names: Sequence[str]) -> dict[str, str]:
@@ -134,7 +170,7 @@ def _begin(
     workspace: "Workspace",
     stage: str,
     inputs: Mapping[str, str],
-    arguments: FinetuneArguments | AlignArguments,
+    arguments: FinetuneArguments | AlignArguments | RewardArguments,
 ) -> str:
     from amenable.pipeline.begin import TooFewJudgedError, begin
 
@@ -187,3 +223,37 @@ def say_result(out: Out, result: "Result") -> None:
     out.table(("Measured", " n", *(f" {name}" for name in names)), rows)
     for sentence in result.says:
         out.say(sentence)
+
+
+def say_agreement(out: Out, name: str, result: "RewardResult") -> None:
+    """How often it is right, beside what length alone gets, and how far its certainty is true."""
+    held_out = result.held_out
+    out.say(f"{MARKS['reward']} {name}")
+    if result.is_simulated:
+        out.say("Simulated people judged here, not real ones.", style="people")
+    rows = [
+        ("Right on what was held out", held_out.num, held_out.accuracy),
+        (f"Whoever always takes the {held_out.length} reply", held_out.num, held_out.by_length),
+        ("Right on what it learned from", result.num_learned, result.learned_accuracy),
+    ]
+    out.table(
+        ("Measured", " n", " Share"),
+        [(said, f"{num:,}", _with_interval(share, "share")) for said, num, share in rows],
+    )
+    out.table(
+        ("Sure by", " n", " Right"),
+        [
+            (
+                f"{100 * each.low:.0f} to {100 * each.high:.0f} %",
+                f"{each.num:,}",
+                f"{100 * each.right:.0f} %",
+            )
+            for each in held_out.bins
+            if each.right is not None
+        ],
+    )
+    apart = 100 * held_out.calibration_error
+    out.say(f"How sure it was and how often it was right are {apart:.0f} points apart.")
+    if held_out.disagreement is not None:
+        others = 100 * held_out.disagreement
+        out.say(f"Of its heads, {others:.0f} % would choose otherwise than their mean.")

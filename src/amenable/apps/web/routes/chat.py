@@ -22,7 +22,7 @@ from amenable.generation.engine import Request as Wanted
 from amenable.records.conversation import Conversation
 from amenable.records.errors import AmenableError, ConflictError, DataError
 from amenable.records.sample import Sample, SamplingSettings
-from amenable.store import samples
+from amenable.store import library, samples
 from amenable.store.tables import ModelRow, VerdictRow
 
 router = APIRouter(prefix="/chat")
@@ -92,7 +92,7 @@ def choices(session: Session) -> list[ModelChoice]:
         ModelChoice(
             name=row.name, voice=words.VOICES.get(row.kind, "other"), says=says.get(row.kind, "")
         )
-        for row in queries.model_rows(session)
+        for row in library.speakers(session)
     ]
 
 

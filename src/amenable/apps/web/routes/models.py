@@ -19,8 +19,14 @@ SAYS = {
     "policy": "Trained here to do what it is asked.",
     "instruct": "An instruct model made by others.",
     "hybrid": "Between base and instruct.",
+    "reward": "Predicts which of two replies people choose; says nothing itself.",
 }
-HOW = {"pretrain": "went on learning", "finetune": "finetuned", "align": "improved by votes"}
+HOW = {
+    "pretrain": "went on learning",
+    "finetune": "finetuned",
+    "align": "improved by votes",
+    "reward": "taught to judge",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +47,8 @@ class ModelView:
     is_ours: bool
     ways: Sequence[tuple[str, str]]
     """Stages that train from it by hand, with their titles."""
+    accuracy: str
+    """Of a reward model, which is not talked to."""
 
 
 @router.get("")
@@ -94,4 +102,5 @@ def _view(row: ModelRow, stages: Mapping[str, str]) -> ModelView:
             for stage, each in begin.METHODS.items()
             if begin.kind_of(row) in each.models
         ],
+        accuracy=str(info.get("accuracy", "")),
     )

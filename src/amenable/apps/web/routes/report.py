@@ -44,8 +44,7 @@ def page(request: Request, shop: InShop) -> HTMLResponse:
             people_say=queries.people_say(session),
             has_file=queries.report_file(session, shop.workspace.runs) is not None,
             choices=[
-                (row.name, words.VOICES.get(row.kind, "other"))
-                for row in queries.model_rows(session)
+                (row.name, words.VOICES.get(row.kind, "other")) for row in library.speakers(session)
             ],
             compared=comparing.run.inputs.get("models", "").split(",") if comparing else [],
             cost=queries.cost_words(session, "compare"),
@@ -71,7 +70,7 @@ def compare(
 
     def begin(session: Session) -> str:
         for name in models:
-            library.model(session, name)
+            library.speaker(session, name)
         return loop.compare(session, [*dict.fromkeys(models), *([invited] if invited else [])])
 
     return go(request, f"/runs/{shop.writer.submit(begin)}")

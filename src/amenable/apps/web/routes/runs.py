@@ -32,6 +32,7 @@ LINKS = {
     "finetune": ("/chat", "Talk to both"),
     "sample": ("/judge", "Judge the pairs"),
     "align": ("/models", "See the family"),
+    "reward": ("/models", "See the family"),
     "compare": ("/report", "See the report"),
 }
 

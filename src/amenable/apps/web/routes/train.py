@@ -72,7 +72,7 @@ def start(stage: Stage, request: Request, shop: InShop, sent: Sent) -> Response:
     except FormError as error:
         problems |= knob_problems(STAGE_CONFIGS[stage], error)
     with shop.database.read() as session:
-        problems = _wrong_inputs(session, wanted, typed) | problems
+        problems = _wrong_inputs(session, wanted, typed, config) | problems
         view = method_view(session, stage)
         if problems or view.missing or config is None:
             again = _form(request, shop, session, view, typed, problems)
@@ -139,11 +139,17 @@ def _is_ours(name: str, texts: Sequence[str]) -> bool:
     return len(texts) == 1 and (name in ("model", "seed") or name.startswith(CONFIG))
 
 
-def _wrong_inputs(session: Session, wanted: begin.Method, typed: Typed) -> dict[str, str]:
+def _wrong_inputs(
+    session: Session, wanted: begin.Method, typed: Typed, config: StageConfig | None
+) -> dict[str, str]:
+    checks = {
+        "model": lambda: begin.check_model(session, wanted, typed.inputs),
+        "data": lambda: begin.check_data(session, wanted, typed.inputs, config),
+    }
     found: dict[str, str] = {}
-    for name, check in (("model", begin.check_model), ("data", begin.check_data)):
+    for name, check in checks.items():
         try:
-            check(session, wanted, typed.inputs)
+            check()
         except AmenableError as error:
             found[name] = str(error)
     return found
