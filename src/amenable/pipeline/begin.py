@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from amenable.feedback.export import comparisons
 from amenable.pipeline.config import AlignConfig, StageConfig, recorded
 from amenable.pipeline.loop import ENOUGH_TO_IMPROVE
-from amenable.pipeline.sources import add_starter, check_holds, mixture_of, mixture_words
+from amenable.pipeline.sources import add_starter, check_holds, mixture_of, mixture_words, type_of
 from amenable.records.errors import ConfigError, DataError, ModelError, NotFoundError
 from amenable.store import library, runs
 from amenable.store.tables import ModelRow
@@ -21,7 +21,7 @@ A_MODEL: dict[ModelKind, str] = {
     "lora": "a version made with LoRA",
     "whole": "a version that was trained whole",
     "instruct": "an instruct model made by others",
-    "reward": "a reward model, which says nothing",
+    "reward": "a reward model",
 }
 
 
@@ -34,8 +34,8 @@ class Method:
     """What it does for me."""
     models: tuple[ModelKind, ...]
     is_model_optional: bool = False
-    data: tuple[str, ...] = ()
-    """Types of rows of the data sets it takes; none: it takes no data sets."""
+    data: tuple[str, ...]
+    """Types of rows of the data sets it takes."""
     is_data_optional: bool = True
     is_mixture: bool = False
     """Whether a data set may have a weight: NAME:0.5."""
@@ -122,8 +122,8 @@ def begin(
     """
     wanted = method(stage)
     check_model(session, wanted, inputs)
-    add_starter(session)
     check_data(session, wanted, inputs, config)
+    add_starter(session)
     named = {"data": mixture_words(_mixture(inputs))} if "data" in inputs else {}
     return runs.queue(
         session,
@@ -140,7 +140,7 @@ def check_model(session: Session, wanted: Method, inputs: Mapping[str, str]) -> 
         if not wanted.is_model_optional:
             raise ModelError(f"{wanted.title} needs {either(wanted.models)}: name one.")
         return
-    row = library.model(session, inputs["model"])
+    row = library.speaker(session, inputs["model"])
     kind = kind_of(row)
     if kind not in wanted.models:
         raise ModelError(
@@ -155,11 +155,9 @@ def check_data(
 ) -> None:
     """There, each of a type that the method reads, with rows left to train on."""
     if "data" not in inputs:
-        if wanted.data and not wanted.is_data_optional:
+        if not wanted.is_data_optional:
             raise DataError(f"{wanted.title} learns from a data set: name at least one.")
         return
-    if not wanted.data:
-        raise DataError(f"{wanted.title} takes no data set by name.")
     for name, weight in _mixture(inputs).items():
         if weight != 1 and not wanted.is_mixture:
             raise DataError(f"{wanted.title} takes each data set whole, without a weight.")
@@ -180,10 +178,11 @@ def _mixture(inputs: Mapping[str, str]) -> dict[str, float]:
 def candidates(session: Session, wanted: Method) -> list[Candidate]:
     """Models that the method takes, oldest first."""
     found: list[Candidate] = []
+    has_data = any(type_of(session, row.name) in wanted.data for row in library.datasets(session))
     for row in library.models(session):
         if kind_of(row) in wanted.models:
             judged = _num_judged(session, wanted, row)
-            is_ready = bool(wanted.data) or judged >= wanted.num_judged
+            is_ready = judged >= wanted.num_judged or has_data
             found.append(Candidate(name=row.name, num_judged=judged, is_ready=is_ready))
     return found
 

@@ -67,7 +67,7 @@ class Sources:
 
 def check_holds(session: Session, name: str, *wanted: str) -> None:
     """Rows of one of these types, of which at least one is not sealed."""
-    found = STARTER_TYPES.get(name) or _type_of(session, name)
+    found = STARTER_TYPES.get(name) or type_of(session, name)
     if found not in wanted:
         needed = " or ".join(HOLDS[each] for each in wanted)
         needed += " is needed" if wanted == ("text",) else " are needed"
@@ -88,7 +88,7 @@ def _check_can_measure(session: Session, own: Sequence[str]) -> None:
         )
 
 
-def _type_of(session: Session, name: str) -> str:
+def type_of(session: Session, name: str) -> str:
     """What the first row is: a data set holds one type."""
     rows = select(ExampleRow.body).where(ExampleRow.dataset_id == library.dataset(session, name).id)
     body = session.scalar(rows.limit(1))

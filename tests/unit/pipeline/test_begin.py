@@ -78,8 +78,9 @@ REFUSED: list[tuple[str, dict[str, str], type[AmenableError], str]] = [
     ("finetune", {}, ModelError, "Finetune needs a base model: name one"),
     ("finetune", {"model": "nobody"}, NotFoundError, "There is no model 'nobody'"),
     ("finetune", {"model": V1}, ModelError, "is a version made with LoRA; Finetune takes a base"),
-    ("finetune", {"model": OTHER}, ModelError, "is a model made by others; .* takes a base model"),
-    ("finetune", {"model": BASE, "data": "x"}, DataError, "takes no data set by name"),
+    ("finetune", {"model": OTHER}, ModelError, "an instruct model made by others; .* a base model"),
+    ("finetune", {"model": BASE, "data": "x"}, NotFoundError, "There is no data set 'x'"),
+    ("align", {"model": V1, "data": "x:2"}, DataError, "takes each data set whole"),
     ("align", {"model": BASE}, ModelError, "takes a version made with LoRA"),
     ("align", {"model": V1}, TooFewJudgedError, "is 13, but must be at least 20: judge 7 more"),
 ]
@@ -158,7 +159,8 @@ def test_candidates_say_how_far_their_judging_is(workspace: Workspace, at: Stage
         ("base", None, "base"),
         ("policy", "b", "lora"),
         ("policy", None, "whole"),
-        ("instruct", None, "other"),
+        ("instruct", None, "instruct"),
+        ("reward", "b", "reward"),
     ],
 )
 def test_what_a_model_is_to_training(kind: str, base: str | None, found: str):

@@ -205,7 +205,7 @@ def test_mistakes_stand_beside_their_fields_and_what_was_typed_is_kept(
         ({"seed": "-1"}, "Seed must be a whole number from 0 to 4294967295."),
         ({"seed": "4294967296"}, "Seed must be a whole number from 0 to 4294967295."),
         ({"seed": ""}, "Seed must be a whole number"),
-        ({"data": STARTER_DEMONSTRATIONS}, "Finetune takes no data set by name."),
+        ({"data": STARTER_PROMPTS}, "holds prompts, where demonstrations are needed."),
         ({"data": ["x"] * 21}, "“data” is no field of this form"),
     ],
 )

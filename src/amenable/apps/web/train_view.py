@@ -194,7 +194,7 @@ def _missing_model(wanted: Method, found: Sequence[begin.Candidate]) -> MissingV
 
 
 def _missing_data(wanted: Method, *, is_there: bool) -> MissingView | None:
-    if not wanted.data or wanted.is_data_optional or is_there:
+    if wanted.is_data_optional or is_there:
         return None
     needed = " or ".join(words.TYPE_WORDS[each] for each in wanted.data)
     return MissingView(
