@@ -2,9 +2,10 @@
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -20,10 +21,12 @@ from amenable.records.errors import NotFoundError
 from amenable.starter import load as starter
 from amenable.store import library, runs
 from amenable.store.workspace import Workspace
+from benchmarks.training import gate as gates
 from benchmarks.training import results
 from benchmarks.training.ceiling import Network, least_seconds
-from benchmarks.training.measure import WANTED_PAIRS, Measured, measure
-from benchmarks.training.peers import PEERS, WORKERS, Peer, python_of
+from benchmarks.training.gate import Gate, compared
+from benchmarks.training.measure import WANTED_PAIRS, Measured, measure, say
+from benchmarks.training.peers import PEERS, WORKERS, Peer, Wanted, python_of
 from benchmarks.training.rows import COLUMNS, ROWS, Column, Row
 from benchmarks.training.worker import Worker
 from benchmarks.training.workload import Workload
@@ -53,18 +56,6 @@ class Arguments:
     """Of each side."""
     gate_only: bool = False
     """Only say whether the two sides do the same work; nothing is timed or kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    row: Row
-    model: str
-    peer: Peer
-    column: Column
-
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        return self.row.name, self.model, self.peer.name, self.column
 
 
 def main() -> None:
@@ -120,32 +111,64 @@ def _cell(wanted: Wanted, arguments: Arguments, texts: Sequence[str]) -> results
             "model": str(model),
             "workload": str(folder / "workload.json"),
             "head": str(folder / "head.safetensors"),
-            "reference": str(folder / "reference.safetensors"),
             "column": wanted.column,
             "learning_rate": LEARNING_RATE,
             "max_grad_norm": MAX_GRAD_NORM,
             "num_threads": arguments.threads,
         }
-        gradients = folder / "ours.safetensors", folder / "theirs.safetensors"
-        with (
-            Worker(
-                [sys.executable, "-m", "benchmarks.training.ours"],
-                [ROOT, ROOT / "src"],
-                spec | {"gradients": str(gradients[0])},
-                folder / "ours.log",
-            ) as ours,
-            Worker(
-                [python, WORKERS / f"{wanted.peer.name}_side.py"],
-                [WORKERS, WORKERS / "stand_ins"] if wanted.peer.without else [WORKERS],
-                spec | {"gradients": str(gradients[1])},
-                folder / "theirs.log",
-            ) as theirs,
-        ):
-            num_pairs = 0 if arguments.gate_only else WANTED_PAIRS[wanted.column]
-            measured = measure(ours, theirs, gradients, num_pairs)
-            version = str(theirs.about["version"])
-    about = (wanted.row, wanted.model, wanted.peer.name, version, wanted.column)
-    return results.cell_of(about, measured, _least(wanted.row, workload, network, measured))
+        sides = Sides(wanted.peer, python, spec, folder)
+        gate = sides.gate()
+        say(f"gate {gate.to_json()}")
+        measured = Measured(gate=gate)
+        if gate.passes and not arguments.gate_only:
+            with sides.ours(is_exact=False) as ours, sides.theirs(is_exact=False) as theirs:
+                measured = measure(ours, theirs, gate, WANTED_PAIRS[wanted.column])
+    return results.cell_of(wanted, measured, _least(wanted.row, workload, network, measured))
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Starts both sides on the same work."""
+
+    peer: Peer
+    python: Path
+    spec: Mapping[str, Any]
+    folder: Path
+
+    def gate(self) -> Gate:
+        """One after the other: both at once in 32 bits would need twice the memory."""
+        with self.ours(is_exact=True) as worker:
+            ours = worker.take(gates.NUM_STEPS)
+        with self.theirs(is_exact=True) as worker:
+            theirs = worker.take(gates.NUM_STEPS)
+        return compared(
+            (ours.losses, theirs.losses),
+            (ours.digests, theirs.digests),
+            (self._gradients("ours"), self._gradients("theirs")),
+        )
+
+    def ours(self, *, is_exact: bool) -> Worker:
+        command = [sys.executable, "-m", "benchmarks.training.ours"]
+        return self._worker("ours", command, [ROOT, ROOT / "src"], is_exact=is_exact)
+
+    def theirs(self, *, is_exact: bool) -> Worker:
+        command = [self.python, WORKERS / f"{self.peer.name}_side.py"]
+        paths = [WORKERS, WORKERS / "stand_ins"] if self.peer.without else [WORKERS]
+        return self._worker("theirs", command, paths, is_exact=is_exact)
+
+    def _worker(
+        self, name: str, command: Sequence[str | Path], paths: Sequence[Path], *, is_exact: bool
+    ) -> Worker:
+        known = self.folder / f"reference-{is_exact}.safetensors"
+        own = {
+            "is_exact": is_exact,
+            "gradients": str(self._gradients(name)),
+            "reference": str(known),
+        }
+        return Worker(command, paths, {**self.spec, **own}, self.folder / f"{name}.log")
+
+    def _gradients(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
 
 
 def _least(row: Row, workload: Workload, network: Network, measured: Measured) -> list[float]:

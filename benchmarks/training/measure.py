@@ -2,13 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
 
-from benchmarks.training.gate import Gate, compared
+from benchmarks.training.gate import Gate
 from benchmarks.training.probes import Others, Prober
 from benchmarks.training.rows import Column
 from benchmarks.training.worker import Block, Worker
@@ -47,27 +46,24 @@ class Pair:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     gate: Gate
-    pairs: list[Pair]
+    pairs: list[Pair] = field(default_factory=list[Pair])
     """All that were tried."""
-    peaks: tuple[int, int]
+    peaks: tuple[int, int] | None = None
     """Bytes above what an empty worker holds, ours and theirs."""
-    read_rate: float
+    read_rate: float = 0.0
 
     @property
     def counted(self) -> list[Pair]:
         return [pair for pair in self.pairs if pair.counts]
 
 
-def measure(ours: Worker, theirs: Worker, gradients: tuple[Path, Path], num_pairs: int) -> Measured:
-    """Until so many pairs count. The workers are entered already."""
-    first, second = ours.take(WARM_UP_STEPS), theirs.take(WARM_UP_STEPS)
-    gate = compared((first.losses, second.losses), (first.digests, second.digests), gradients)
-    say(f"gate {gate.to_json()}")
+def measure(ours: Worker, theirs: Worker, gate: Gate, num_pairs: int) -> Measured:
+    """Until so many pairs count. The workers are entered already; the gate is open."""
+    ours.take(WARM_UP_STEPS)
+    theirs.take(WARM_UP_STEPS)
     prober = Prober()
     pairs: list[Pair] = []
-    while (
-        gate.passes and len(pairs) < MOST_TRIES and sum(pair.counts for pair in pairs) < num_pairs
-    ):
+    while len(pairs) < MOST_TRIES and sum(pair.counts for pair in pairs) < num_pairs:
         pairs.append(_pair(ours, theirs, prober, is_ours_first=len(pairs) % 2 == 0))
         found = pairs[-1]
         left_out = f" (left out: drift {found.drift:.0%}, load {found.load:.2f})"

@@ -62,7 +62,7 @@ def main() -> None:
     turns, spec = Turns(), read_spec()
     torch.set_num_threads(spec["num_threads"])
     workload = Workload.read(Path(spec["workload"]))
-    policy = Policy.load(Path(spec["model"]))
+    policy = Policy.load(Path(spec["model"]), torch.float32 if spec["is_exact"] else None)
     policy.adapters.add_markers_only(NAME, ())
     side = _side(spec, policy, workload)
     watched = Watched(side.method)

@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.training.rows import Column, Row
+
 WORKERS = Path(__file__).parent / "workers"
 TORCH = "torch==2.13.0"
 
@@ -13,7 +15,7 @@ TORCH = "torch==2.13.0"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     name: str
-    title: str
+    version: str
     pins: tuple[str, ...]
     torch: str = TORCH
     """Installed first and held: a peer's open range would bring another build."""
@@ -27,12 +29,12 @@ PEERS: dict[str, Peer] = {
     for peer in (
         Peer(
             name="trl",
-            title="TRL 1.16.0",
+            version="1.16.0",
             pins=("trl==1.16.0", "transformers==5.23.0", "accelerate==1.15.0", "datasets==5.2.0"),
         ),
         Peer(
             name="llamafactory",
-            title="LLaMA-Factory 0.9.5",
+            version="0.9.5",
             pins=(
                 "llamafactory==0.9.5",
                 "transformers==5.6.0",
@@ -47,6 +49,20 @@ PEERS: dict[str, Peer] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A cell of the table."""
+
+    row: Row
+    model: str
+    peer: Peer
+    column: Column
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return self.row.name, self.model, self.peer.name, self.column
+
+
 def python_of(peer: Peer, folder: Path) -> Path:
     """The peer's interpreter; its environment is made from the registry the first time.
 
@@ -58,7 +74,7 @@ def python_of(peer: Peer, folder: Path) -> Path:
     wanted = "\n".join((peer.torch, *peer.pins, *(f"without {each}" for each in peer.without)))
     if ready.is_file() and ready.read_text(encoding="utf-8") == wanted:
         return python
-    print(f"… an environment for {peer.title}", file=sys.stderr)
+    print(f"… an environment for {peer.name} {peer.version}", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
     index = os.environ.get("TORCH_INDEX", "")
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

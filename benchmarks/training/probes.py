@@ -32,7 +32,7 @@ class Prober:
         self._read = torch.zeros(READ_BYTES // 4)
 
     def products(self) -> Probe:
-        """The fixed piece of work is the first shape, over and over."""
+        """The fixed piece of work is a TFLOP of each shape."""
         rates: list[float] = []
         for left, right in self._pairs:
             flops = 2.0 * left.shape[0] * left.shape[1] * right.shape[1]
@@ -42,7 +42,7 @@ class Prober:
                 torch.matmul(left, right)
                 rounds += 1
             rates.append(flops * rounds / (time.perf_counter() - began))
-        return Probe(max(rates), 1e12 / rates[0])
+        return Probe(max(rates), sum(1e12 / rate for rate in rates))
 
     def read_rate(self) -> float:
         """Bytes a second."""

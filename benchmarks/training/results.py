@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training.measure import Measured, interval, middle
-from benchmarks.training.rows import ROWS, Column, Row
+from benchmarks.training.peers import Wanted
+from benchmarks.training.rows import ROWS
 
 RESULTS = Path(__file__).parents[1] / "results" / "training.json"
 TABLE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -32,24 +33,22 @@ def keep(cell: Cell, path: Path = RESULTS) -> None:
     path.write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
 
 
-def cell_of(
-    about: tuple[Row, str, str, str, Column], measured: Measured, least_seconds: Sequence[float]
-) -> Cell:
+def cell_of(wanted: Wanted, measured: Measured, least_seconds: Sequence[float]) -> Cell:
     """`least_seconds`: what arithmetic allows, a pair each that counted."""
-    row, model, peer, version, column = about
     counted = measured.counted
     cell: Cell = {
-        "row": row.name,
-        "model": model,
-        "peer": peer,
-        "peer_version": version,
-        "column": column,
+        "row": wanted.row.name,
+        "model": wanted.model,
+        "peer": wanted.peer.name,
+        "peer_version": wanted.peer.version,
+        "column": wanted.column,
         "gate": measured.gate.to_json(),
         "pairs": len(counted),
         "tried": len(measured.pairs),
-        "peak_bytes": list(measured.peaks),
-        "memory_ratio": round(measured.peaks[0] / measured.peaks[1], 3),
     }
+    if measured.peaks is not None:
+        ours, theirs = measured.peaks
+        cell |= {"peak_bytes": [ours, theirs], "memory_ratio": round(ours / theirs, 3)}
     if not counted:
         return cell | {"obstacle": _why_nothing(measured)}
     ratios = [pair.ratio for pair in counted]

@@ -31,7 +31,7 @@ class Row:
     reply: Lengths
     num_replies: int = 1
     """Of one prompt; all orders between them are known, the first is the best."""
-    prompts_per_step: int = 4
+    prompts_per_step: int = 2
     must: tuple[float, ...] = ()
     """The ratio that is to be reached against the tuned peer, by model."""
 
@@ -52,7 +52,7 @@ ROWS: dict[str, Row] = {
             peers=("trl", "llamafactory", "unsloth"),
             prompt=Lengths(median=110, spread=0.6),
             reply=Lengths(median=50, spread=0.6),
-            prompts_per_step=8,
+            prompts_per_step=4,
             must=(2.0, 1.2),
         ),
         Row(
@@ -63,7 +63,7 @@ ROWS: dict[str, Row] = {
             peers=("trl", "unsloth"),
             prompt=None,
             reply=Lengths(median=180, spread=0.9, least=32),
-            prompts_per_step=8,
+            prompts_per_step=4,
         ),
         Row(
             name="dpo-long-prompts",
@@ -95,7 +95,7 @@ ROWS: dict[str, Row] = {
             peers=("trl",),
             prompt=Lengths(median=110),
             reply=Lengths(median=80),
-            prompts_per_step=8,
+            prompts_per_step=4,
             must=(1.5, 1.15),
         ),
         Row(
@@ -129,7 +129,7 @@ ROWS: dict[str, Row] = {
             prompt=Lengths(median=192, spread=0.3),
             reply=Lengths(median=64, spread=0.3),
             num_replies=4,
-            prompts_per_step=2,
+            prompts_per_step=1,
             must=(5.0, 5.0),
         ),
         Row(

@@ -14,5 +14,7 @@ def sampled(gradients: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for name, gradient in gradients.items():
         part = gradient[::EVERY_ROW] if len(gradient) > MANY_ROWS else gradient
-        found[name.removeprefix("module.")] = part.detach().float().contiguous().clone()
+        found[name.removeprefix("module.").removeprefix("pretrained_model.")] = (
+            part.detach().float().contiguous().clone()
+        )
     return found

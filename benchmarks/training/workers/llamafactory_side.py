@@ -105,7 +105,7 @@ def settings(spec: dict[str, Any], per_step: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": True,
-        "bf16": True,
+        "bf16": not spec["is_exact"],
         "remove_unused_columns": False,
     }
     if spec["method"] == "dpo":

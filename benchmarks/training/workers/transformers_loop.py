@@ -65,3 +65,13 @@ def real(ids: Any, mask: Any, scored: Any) -> list[tuple[list[int], list[bool]]]
         )
         for row, kept, marks in zip(ids.tolist(), mask.tolist(), scored.tolist(), strict=True)
     ]
+
+
+def laid_end_to_end(ids: Any, positions: Any, scored: Any) -> list[tuple[list[int], list[bool]]]:
+    """The sequences of one row without padding; the first token of each is never scored."""
+    starts = [at for at, position in enumerate(positions[0].tolist()) if position == 0]
+    stops = [*starts[1:], ids.shape[1]]
+    return [
+        (ids[0, start:stop].tolist(), [False, *scored[0, start + 1 : stop].tolist()])
+        for start, stop in zip(starts, stops, strict=True)
+    ]

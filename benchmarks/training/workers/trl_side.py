@@ -15,7 +15,7 @@ from datasets import Dataset
 from protocol import Turns, read_spec
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from transformers_loop import InTurns, real, watched
+from transformers_loop import InTurns, laid_end_to_end, real, watched
 
 NO_LIMIT = 10**6
 
@@ -50,6 +50,7 @@ def settings(spec: dict[str, Any], per_step: int, **own: Any) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": True,
+        "bf16": not spec["is_exact"],
     }
     tuned = {"activation_checkpointing": False, "optim": "adamw_torch_fused"}
     return common | (tuned if spec["column"] == "tuned" else {}) | own
@@ -76,14 +77,16 @@ def finetune(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int
     ]
 
     def sequences(inputs: Any) -> Any:
-        labels = inputs["labels"]
-        mask = inputs.get("attention_mask", torch.ones_like(labels))
-        return real(inputs["input_ids"], mask, labels != -100)
+        scored = inputs["labels"] != -100
+        if "position_ids" in inputs:  # one row, in which a position of 0 begins a sequence
+            return laid_end_to_end(inputs["input_ids"], inputs["position_ids"], scored)
+        return real(inputs["input_ids"], inputs["attention_mask"], scored)
 
     kind = watched(trl.SFTTrainer, sequences)
+    own = {"padding_free": True} if spec["column"] == "tuned" else {}
     return kind(
         model=causal(spec),
-        args=trl.SFTConfig(**settings(spec, per_step)),
+        args=trl.SFTConfig(**settings(spec, per_step, **own)),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer(spec),
     )

@@ -7,6 +7,7 @@ from benchmarks.training import results
 from benchmarks.training.ceiling import Network, least_seconds
 from benchmarks.training.gate import Gate, compared
 from benchmarks.training.measure import Measured, Pair, interval
+from benchmarks.training.peers import PEERS, Wanted
 from benchmarks.training.rows import ROWS
 from benchmarks.training.workers.gradients import sampled
 from benchmarks.training.workers.protocol import digest
@@ -34,7 +35,7 @@ def pair(ours: float, theirs: float, *, drift: float = 0.0, load: float = 0.0) -
 
 
 def gate(**changed: object) -> Gate:
-    same = {"first_losses": (2.0, 2.0005), "later_gap": 0.001, "cosine": 0.9995}
+    same = {"first_losses": (2.0, 2.00001), "later_gap": 0.0005, "cosine": 0.99999}
     return Gate(**{**same, "same_tokens": True, **changed})  # pyright: ignore[reportArgumentType]
 
 
@@ -91,9 +92,9 @@ def test_the_gate_compares_tokens_losses_and_direction(tmp_path: Path):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"first_losses": (2.0, 2.003)},
-        {"later_gap": 0.03},
-        {"cosine": 0.998},
+        {"first_losses": (2.0, 2.0001)},
+        {"later_gap": 0.003},
+        {"cosine": 0.9998},
         {"same_tokens": False},
     ],
 )
@@ -137,14 +138,14 @@ def test_the_least_time_of_a_step_by_hand():
 
 def test_a_cell_says_what_was_measured_and_takes_the_place_of_the_old(tmp_path: Path):
     path = tmp_path / "training.json"
-    about = (ROWS["kto"], "gemma-3-270m", "trl", "1.16.0", "tuned")
+    about = Wanted(ROWS["kto"], "gemma-3-270m", PEERS["trl"], "tuned")
     pairs = [pair(2.0, 5.0), pair(2.0, 9.0, load=1.0), pair(2.0, 6.0)]
     measured = Measured(gate=gate(), pairs=pairs, peaks=(4, 8), read_rate=1.0)
     results.keep(results.cell_of(about, measured, [1.0, 1.0]), path)
     (cell,) = json.loads(path.read_text("utf-8"))
     assert (cell["ratio"], cell["pairs"], cell["tried"]) == (2.75, 2, 3)
     assert (cell["memory_ratio"], cell["ceiling_fraction"]) == (0.5, 0.5)
-    closed = Measured(gate=gate(cosine=0.5), pairs=[], peaks=(4, 8), read_rate=1.0)
+    closed = Measured(gate=gate(cosine=0.5))
     results.keep(results.cell_of(about, closed, []), path)
     (cell,) = results.read(path)
     assert "ratio" not in cell
