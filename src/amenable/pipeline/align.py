@@ -1,8 +1,9 @@
 """The stage behind Improve: a version learns from people's comparisons, near its frozen parent."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from amenable.pipeline.finetune import (
 from amenable.pipeline.judged_rows import training_pairs, training_replies
 from amenable.pipeline.judgements import Judgements, Wanted, data_sets, judgements
 from amenable.pipeline.knobs import read_config
-from amenable.pipeline.progress import Stopwatch
+from amenable.pipeline.progress import Stopwatch, read_metrics
 from amenable.pipeline.stage import Context
 from amenable.records.errors import ModelError
 from amenable.records.judgement import Comparison, Rating
@@ -39,6 +40,9 @@ from amenable.training.preference import PreferenceMethod, pair_trees, tree_step
 from amenable.training.reference_cache import reference_key, reference_values
 from amenable.training.step import Method
 from amenable.training.unpaired import UnpairedMethod, judged_trees
+
+LEAST_DISPLACEMENT = 1.0
+"""Nats a reply; less can be rounding."""
 
 
 def align(context: Context) -> dict[str, str]:
@@ -59,7 +63,7 @@ def align(context: Context) -> dict[str, str]:
         learned = judgements(session, context.folder, wanted)
     counts = learned.counts()
     if (kept := kept_before(context)) is not None:
-        return {"model": kept, **counts}
+        return {"model": kept, **counts, **displacement(read_metrics(context.folder), config)}
     check_base(Policy.read_info(context.workspace.folder / parent.folder), parent.name, base)
     policy = load_policy(context.workspace.folder / base.folder, base)
     encoder = policy.encoder(family_form(context.workspace.folder / base.folder))
@@ -86,7 +90,27 @@ def align(context: Context) -> dict[str, str]:
         is_simulated=learned.is_simulated,
         judged_sets=learned.sets,
     )
+    counts |= displacement(read_metrics(context.folder), config)
     return {"model": keep_policy(context, policy, lineage), **counts}
+
+
+def displacement(points: Sequence[Mapping[str, float]], config: AlignConfig) -> dict[str, str]:
+    """By how many nats chosen replies ended up less likely than under the parent, if they did.
+
+    A loss that only widens the gap between two replies may lower both, and what rises in their
+    place nobody chose (Razin et al. 2024, arXiv 2410.08847). Taken over the last quarter of the
+    steps; a loss without a reference cannot tell.
+
+    >>> falling = [{"gain_chosen": 0.5}, {"gain_chosen": -1.0}, {"gain_chosen": -2.0}]
+    >>> displacement(falling, AlignConfig())
+    {'displaced': '2.0'}
+    """
+    loss = config.preference.loss
+    if loss == "kto" or not SHAPES[loss].needs_reference or not points:
+        return {}
+    last = points[-max(1, len(points) // 4) :]
+    gain = fmean(point["gain_chosen"] for point in last)
+    return {"displaced": f"{-gain:.1f}"} if gain <= -LEAST_DISPLACEMENT else {}
 
 
 class Lesson(NamedTuple):

@@ -1,12 +1,14 @@
 """The offline loop: one method, one state, to the end; logging and saving are the caller's."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from amenable.training.optimizer import MasterWeights, learning_rate_at
+from amenable.store.artifacts import write_whole
+from amenable.training.optimizer import DivergedError, MasterWeights, learning_rate_at
 from amenable.training.state import Progress, load_checkpoint, save_checkpoint
 from amenable.training.step import Method, Update
 
@@ -37,6 +39,8 @@ class Keeping:
     should_stop: Callable[[], bool]
 
 
+DIVERGED = "diverged.json"
+"""Beside the checkpoint: the step that had no finite gradient."""
 OnStep = Callable[[Progress, int, dict[str, float]], None]
 
 
@@ -67,7 +71,11 @@ def fit(
         rate = learning_rate_at(
             progress.step, len(plan), peak=knobs.learning_rate, warmup_share=knobs.warmup_share
         )
-        metrics = update.take(step, rate, knobs.max_grad_norm)
+        try:
+            metrics = update.take(step, rate, knobs.max_grad_norm)
+        except DivergedError:
+            _keep_for_replay(keeping, progress.step, step)
+            raise
         tokens = sum(method.num_tokens(microbatch) for microbatch in step)
         progress = progress.after(tokens=tokens, seconds=time.monotonic() - began)
         on_step(progress, len(plan), metrics)
@@ -79,3 +87,9 @@ def fit(
         if stops:
             break
     return progress
+
+
+def _keep_for_replay(keeping: Keeping, step: int, examples: Sequence[Sequence[int]]) -> None:
+    """Which examples met in it, by their places; the checkpoint before it is finite, and stays."""
+    said = {"key": keeping.key, "step": step, "examples": [list(pack) for pack in examples]}
+    write_whole(keeping.folder.parent / DIVERGED, (json.dumps(said) + "\n").encode())

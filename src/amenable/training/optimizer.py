@@ -13,6 +13,16 @@ from amenable.records.errors import ModelError
 BETAS, EPSILON = (0.9, 0.95), 1e-8
 
 
+class DivergedError(ModelError):
+    """A gradient that is not finite; nothing was updated by it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Training has diverged: its gradient is not finite. Train anew with a lower "
+            "fit.learning-rate."
+        )
+
+
 def learning_rate_at(step: int, num_steps: int, *, peak: float, warmup_share: float) -> float:
     """Linear warm-up, then a cosine down to a tenth of the peak.
 
@@ -76,10 +86,7 @@ class MasterWeights:
         """One update; gives the length of the gradient before it was shortened."""
         grad_norm = nn.utils.clip_grad_norm_(self.masters.values(), max_grad_norm)
         if not math.isfinite(float(grad_norm)):
-            raise ModelError(
-                "Training has diverged: its gradient is not finite. Train anew with a lower "
-                "fit.learning-rate."
-            )
+            raise DivergedError
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
         self._adamw.step()

@@ -18,8 +18,9 @@ from amenable.chat.trees import num_shared
 from amenable.datasets.examples import Example, PreferenceExample, PromptExample, RatedExample
 from amenable.feedback import export, people, tasks
 from amenable.feedback.tasks import Submission
+from amenable.pipeline.align import displacement
 from amenable.pipeline.compare_sources import facts
-from amenable.pipeline.config import PreferenceLoss
+from amenable.pipeline.config import AlignConfig, PreferenceConfig, PreferenceLoss
 from amenable.pipeline.judged_rows import training_pairs, training_replies
 from amenable.pipeline.progress import read_metrics
 from amenable.pipeline.simulate import judge_what_waits
@@ -435,3 +436,20 @@ def test_a_thumb_that_is_turned_round_meanwhile_is_for_the_next_run(
     assert ended.outputs["thumbs"] == "4"
     assert list(workspace.run_folder(run_id).glob("reference-*")) == kept  # the same key
     assert not list(workspace.run_folder(run_id).glob("checkpoint/broken*"))
+
+
+@pytest.mark.parametrize(
+    ("loss", "gains", "said"),
+    [
+        ("dpo", [5.0, 5.0, 5.0, -1.5], {"displaced": "1.5"}),
+        ("ipo", [-9.0, -9.0, -9.0, 0.5], {}),
+        ("dpo", [0.0, 0.0, 0.0, -0.9], {}),
+        ("simpo", [-50.0], {}),
+        ("dpo", [], {}),
+    ],
+)
+def test_displacement_is_said_from_one_nat_on(
+    loss: PreferenceLoss, gains: list[float], said: dict[str, str]
+):
+    config = AlignConfig(preference=PreferenceConfig(loss=loss))
+    assert displacement([{"gain_chosen": gain} for gain in gains], config) == said

@@ -1,5 +1,6 @@
 """The loop: how often it says what, when it saves, how it stops and goes on."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,10 @@ import torch
 from torch import nn
 
 from amenable.pipeline.config import FitConfig
-from amenable.training.fit import Keeping, fit
+from amenable.training.fit import DIVERGED, Keeping, fit
 from amenable.training.losses.output import LossOutput, Tally
-from amenable.training.optimizer import MasterWeights
-from amenable.training.state import Progress
+from amenable.training.optimizer import DivergedError, MasterWeights
+from amenable.training.state import Progress, load_checkpoint
 
 NUM_STEPS = 6
 
@@ -64,6 +65,28 @@ def test_it_speaks_before_the_first_step_and_after_each(tmp_path: Path):
     ]
     assert (progress.step, progress.tokens) == (NUM_STEPS, 100 * NUM_STEPS)
     assert heard.steps[1][2].keys() == {"loss", "grad_norm", "learning_rate"}
+
+
+class Bursting(Toy):
+    """Its fourth step has no finite gradient."""
+
+    def loss(self, microbatch: Sequence[int], counts: int) -> LossOutput:
+        output = super().loss(microbatch, counts)
+        return LossOutput(output.total * (float("nan") if 10 in microbatch else 1.0))
+
+
+def test_a_step_without_a_finite_gradient_is_kept_and_the_state_before_it_stays(tmp_path: Path):
+    toy = Bursting()
+    with pytest.raises(DivergedError):
+        run(tmp_path / "checkpoint", toy, Heard(), save_every=0.0)
+    said = json.loads((tmp_path / DIVERGED).read_text("utf-8"))
+    assert said == {"key": "k", "step": 3, "examples": [[10]]}
+    saved = load_checkpoint(tmp_path / "checkpoint", "k")
+    assert saved is not None
+    progress, tensors = saved
+    assert progress.step == 3
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+    assert bool(toy.weight.isfinite().all())
 
 
 class Uneven(Toy):

@@ -25,6 +25,7 @@ ROLE_WORDS = {
     "newest_vote": "",
     "headline": "a report",  # a sentence is for its own page
     "left_out": "{} prompts too long",
+    "displaced": "chosen replies became {} nats less likely: weigh imitation more",
     "cut": "{} cut at their end",
     "texts": "{} texts",
     "held_out": "{} held out",
