@@ -126,7 +126,7 @@ class Policy:
     def encoder(self, form_name: str) -> Encoder:
         config = self.network.config
         eos = config.eos_token_id
-        return Encoder.load(
+        encoder = Encoder.load(
             self.folder,
             chat_form(form_name),
             bos=config.bos_token_id,
@@ -134,6 +134,18 @@ class Policy:
             always_begins=config.model_type.startswith("gemma"),
             end_of_text=eos[0] if isinstance(eos, list) else eos,
         )
+        self._refuse_foreign_tokens(encoder)
+        return encoder
+
+    def _refuse_foreign_tokens(self, encoder: Encoder) -> None:
+        """Tokens that text is cut into; of added ones some stand for pictures, and have no row."""
+        text = encoder.tokenizer.get_vocab(with_added_tokens=False).values()
+        wanted, rows = max((*text, *encoder.stop_ids), default=-1) + 1, len(self.head_weight)
+        if wanted > rows:
+            raise ModelError(
+                f"The tokenizer in {self.folder} knows {wanted:,} tokens, its network only "
+                f"{rows:,}: they are not of one model. Bring the folder anew from its source."
+            )
 
     @property
     def head_weight(self) -> Tensor:

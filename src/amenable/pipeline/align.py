@@ -27,6 +27,7 @@ from amenable.pipeline.judged_rows import training_pairs, training_replies
 from amenable.pipeline.judgements import Judgements, Wanted, data_sets, judgements
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch, read_metrics
+from amenable.pipeline.room import check_room
 from amenable.pipeline.stage import Context
 from amenable.records.errors import ModelError
 from amenable.records.judgement import Comparison, Rating
@@ -74,6 +75,7 @@ def align(context: Context) -> dict[str, str]:
     if lesson.num_left_out:
         counts["left_out"] = str(lesson.num_left_out)
     learned.keep(context.folder)
+    check_room(policy, policy.trained_parameters(LEARNER, "adapter"), config.fit)
     weights = MasterWeights.of(policy, LEARNER, "adapter", config.fit.weight_decay)
     keeping = Keeping(
         folder=context.folder / CHECKPOINT,

@@ -21,6 +21,7 @@ from amenable.pipeline.engines import family_form, load_policy
 from amenable.pipeline.judgements import JUDGED_SETS
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch, read_film
+from amenable.pipeline.room import check_room
 from amenable.pipeline.sources import (
     LEARNED_FROM,
     Demonstrations,
@@ -114,7 +115,9 @@ def finetune(context: Context) -> dict[str, str]:
     )
     if not any(method.steps(epoch) for epoch in range(config.fit.num_epochs)):
         raise DataError("With weights as small as these, no demonstration is seen at all.")
-    weights = MasterWeights.of(policy, LEARNER, EXTENTS[config.method], config.fit.weight_decay)
+    extent = EXTENTS[config.method]
+    check_room(policy, policy.trained_parameters(LEARNER, extent), config.fit)
+    weights = MasterWeights.of(policy, LEARNER, extent, config.fit.weight_decay)
     speaker = Speaker(ModelRef(LEARNER, base.sha256), policy, LEARNER, encoder)
     film = FilmStrip(LocalEngine({LEARNER: speaker}), LEARNER, context)
     known_by = [base.sha256, taught.sha256, learned.about(), context.run.config]

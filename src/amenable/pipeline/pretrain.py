@@ -27,6 +27,7 @@ from amenable.pipeline.knobs import read_config
 from amenable.pipeline.prepare import LONGEST_BASE_NAME
 from amenable.pipeline.pretrained import Pretrained
 from amenable.pipeline.progress import Stopwatch
+from amenable.pipeline.room import check_room
 from amenable.pipeline.stage import Context
 from amenable.pipeline.texts import Corpus
 from amenable.records.errors import ConfigError, ModelError
@@ -62,6 +63,7 @@ def pretrain(context: Context) -> dict[str, str]:
     study.check_fits(policy)
     found = study.begun(policy, encoder)
     policy.adapters.add_markers_only(LEARNER, ())
+    check_room(policy, policy.trained_parameters(LEARNER, "full"), study.fit)
     weights = MasterWeights.of(policy, LEARNER, "full", study.fit.weight_decay)
     method = LikelihoodMethod(
         policy,

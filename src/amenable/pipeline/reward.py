@@ -46,6 +46,7 @@ from amenable.pipeline.reward_rows import (
     judged_prompts,
     split,
 )
+from amenable.pipeline.room import check_room
 from amenable.pipeline.sources import install_starter
 from amenable.pipeline.stage import Context
 from amenable.records.measurement import Measured
@@ -163,7 +164,9 @@ class Training:
         judged = [each.judged for each in prompts]
         budget = Budget(knobs.tokens_per_batch, knobs.tokens_per_step)
         method = RewardMethod(self.network, judged, self.config.centring, budget, seed)
-        weights = MasterWeights(self.network.parameters(LEARNER), knobs.weight_decay)
+        parameters = self.network.parameters(LEARNER)
+        check_room(self.network.policy, parameters, knobs)
+        weights = MasterWeights(parameters, knobs.weight_decay)
         sha256 = hashlib.sha256(repr(judged).encode()).hexdigest()
         keeping = Keeping(
             folder=self.context.folder / CHECKPOINT,

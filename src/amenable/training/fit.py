@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from amenable.store.artifacts import write_whole
 from amenable.training.optimizer import DivergedError, MasterWeights, learning_rate_at
 from amenable.training.state import Progress, load_checkpoint, save_checkpoint
 from amenable.training.step import Method, Update
@@ -92,4 +91,4 @@ def fit(
 def _keep_for_replay(keeping: Keeping, step: int, examples: Sequence[Sequence[int]]) -> None:
     """Which examples met in it, by their places; the checkpoint before it is finite, and stays."""
     said = {"key": keeping.key, "step": step, "examples": [list(pack) for pack in examples]}
-    write_whole(keeping.folder.parent / DIVERGED, (json.dumps(said) + "\n").encode())
+    (keeping.folder.parent / DIVERGED).write_text(json.dumps(said) + "\n", encoding="utf-8")

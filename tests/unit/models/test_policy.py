@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from tests.tiny import FAMILIES, Family, rows_pack, save_tiny, tiny_policy
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -96,6 +98,23 @@ def test_a_broken_folder_ends_in_one_line_that_names_it(tmp_path: Path, what: st
         Policy.load(folder)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_it_reads_past_the_end(tmp_path: Path):
+    policy = tiny_policy(tmp_path / "m")
+    rows = len(policy.head_weight)
+    words = {f"w{number}": number for number in range(rows)}
+    for extra, fits in (({}, True), ({"one more": rows}, False)):
+        foreign = Tokenizer(WordLevel({**words, **extra}, unk_token="w0"))
+        foreign.add_special_tokens(["<picture>"])  # beyond all rows, but no text becomes it
+        foreign.save(str(tmp_path / "m" / "tokenizer.json"))
+        if fits:
+            assert policy.encoder("plain").encode_text("w1")
+        else:
+            with pytest.raises(
+                ModelError, match=rf"{rows + 1:,} tokens, its network only {rows:,}"
+            ):
+                policy.encoder("plain")
 
 
 def test_a_head_with_a_bias_is_refused_before_it_is_left_out(tmp_path: Path):
