@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 import numpy as np
 
@@ -114,7 +113,3 @@ def interval(ratios: Sequence[float], seed: int = 0) -> tuple[float, float]:
     draws = np.random.default_rng(seed).choice(ratios, (10_000, len(ratios)))
     low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
     return float(low), float(high)
-
-
-def middle(values: Sequence[float]) -> float:
-    return float(median(values))

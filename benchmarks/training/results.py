@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.training.measure import Measured, interval, middle
+from benchmarks.training.measure import Measured, interval
 from benchmarks.training.peers import Wanted
 from benchmarks.training.rows import ROWS
 
@@ -55,17 +56,17 @@ def cell_of(wanted: Wanted, measured: Measured, least_seconds: Sequence[float]) 
     low, high = interval(ratios)
     shares = [least / pair.ours for least, pair in zip(least_seconds, counted, strict=True)]
     return cell | {
-        "ratio": round(middle(ratios), 3),
+        "ratio": round(median(ratios), 3),
         "ratio_low": round(low, 3),
         "ratio_high": round(high, 3),
         "ratio_least": round(min(ratios), 3),
-        "cpu_ratio": round(middle([pair.their_cpu / pair.our_cpu for pair in counted]), 3),
+        "cpu_ratio": round(median([pair.their_cpu / pair.our_cpu for pair in counted]), 3),
         "seconds_per_step": [
-            round(middle([pair.ours for pair in counted]), 3),
-            round(middle([pair.theirs for pair in counted]), 3),
+            round(median([pair.ours for pair in counted]), 3),
+            round(median([pair.theirs for pair in counted]), 3),
         ],
-        "gigaflops_probed": round(middle([pair.flops for pair in counted]) / 1e9),
-        "ceiling_fraction": round(middle(shares), 3),
+        "gigaflops_probed": round(median([pair.flops for pair in counted]) / 1e9),
+        "ceiling_fraction": round(median(shares), 3),
     }
 
 

@@ -35,11 +35,6 @@ class Row:
     must: tuple[float, ...] = ()
     """The ratio that is to be reached against the tuned peer, by model."""
 
-    @property
-    def num_pairs(self) -> int:
-        """How many pairs a peer that knows no rankings is fed for one prompt."""
-        return self.num_replies * (self.num_replies - 1) // 2
-
 
 ROWS: dict[str, Row] = {
     row.name: row

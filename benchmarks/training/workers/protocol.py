@@ -15,11 +15,11 @@ from typing import Any, TextIO
 
 ANSWERS = "BENCHMARK_ANSWERS"
 """The variable that names the file descriptor to answer on."""
-Sequence_ = tuple[Sequence[int], Sequence[bool]]
+Scored = tuple[Sequence[int], Sequence[bool]]
 """Token ids, and which of them are scored (of a reward model: the last)."""
 
 
-def digest(sequences: Iterable[Sequence_]) -> str:
+def digest(sequences: Iterable[Scored]) -> str:
     """What a step was taken on, whatever the order of its sequences and how often each came."""
     lines = {
         f"{' '.join(map(str, ids))}|{''.join('1' if each else '0' for each in scored)}"

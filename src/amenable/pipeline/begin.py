@@ -201,4 +201,5 @@ def _num_judged(session: Session, wanted: Method, row: ModelRow) -> int:
 
 
 def either(kinds: Sequence[ModelKind]) -> str:
-    return " or ".join(A_MODEL[kind] for kind in kinds)
+    *others, last = (A_MODEL[kind] for kind in kinds)
+    return f"{', '.join(others)} or {last}" if others else last
