@@ -183,7 +183,6 @@ def _keep_gradients(
     counts = method.counts(step)
     for microbatch in step:
         method.loss(microbatch, counts).total.backward()
-        weights.collect_gradients()
     save_file(sampled(weights.sums), spec["gradients"])
     for total in weights.sums.values():
         total.zero_()

@@ -82,15 +82,13 @@ def after_one_step(
     shake(policy, "a", 1, size=0.02)  # B is zero at birth, and then A would have no gradient
     weights = MasterWeights(policy.adapters.parameters("a"), weight_decay=0.0)
     found: dict[str, Tensor] = {}
-    collect = weights.collect_gradients
+    step = weights.step
 
-    def collect_and_note() -> None:
-        collect()
-        for name, master in weights.masters.items():
-            assert master.grad is not None
-            found[name] = master.grad.clone()
+    def note_and_step(learning_rate: float, max_grad_norm: float) -> float:
+        found.update({name: total.clone() for name, total in weights.sums.items()})
+        return step(learning_rate, max_grad_norm)
 
-    weights.collect_gradients = collect_and_note
+    weights.step = note_and_step
     metrics = Update(make(policy), weights).take(cut, 1e-3, max_grad_norm=1e9)
     return found, metrics
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
@@ -48,9 +49,12 @@ class MasterWeights:
             name: nn.Parameter(parameter.detach().float().clone())
             for name, parameter in self._parameters.items()
         }
-        for parameter, master in zip(self._parameters.values(), self.masters.values(), strict=True):
+        self._collected: set[str] = set()
+        self._stale: set[str] = set()
+        for name, parameter in self._parameters.items():
             parameter.requires_grad_(True)  # noqa: FBT003
-            master.grad = torch.zeros_like(master)
+            self.masters[name].grad = torch.zeros_like(self.masters[name])
+            parameter.register_post_accumulate_grad_hook(partial(self._collect, name))
         self._adamw = torch.optim.AdamW(
             self.masters.values(), betas=BETAS, eps=EPSILON, weight_decay=weight_decay, fused=True
         )
@@ -72,26 +76,48 @@ class MasterWeights:
     @property
     def sums(self) -> dict[str, Tensor]:
         """The gradients of this step so far; the same tensors from step to step."""
+        self._clear_stale()
         return {name: cast("Tensor", master.grad) for name, master in self.masters.items()}
 
-    def collect_gradients(self) -> None:
-        """Add the model's gradients to the fp32 sums, and clear them."""
-        for name, parameter in self._parameters.items():
-            total, gradient = self.masters[name].grad, parameter.grad
-            if gradient is not None and total is not None:
-                total.add_(gradient)
-                parameter.grad = None
+    def _collect(self, name: str, parameter: Tensor) -> None:
+        """Add a gradient to its sum as soon as backward has it, and clear it.
+
+        So there is one gradient in the model's precision at a time, and not all of them at once.
+        """
+        total, gradient = cast("Tensor", self.masters[name].grad), cast("Tensor", parameter.grad)
+        if name in self._stale:
+            total.copy_(gradient)
+            self._stale.remove(name)
+        else:
+            total.add_(gradient)
+        self._collected.add(name)
+        parameter.grad = None
+
+    def _forget_sums(self) -> None:
+        """Those collected here are written over by the next gradient; others may only be added."""
+        for name, master in self.masters.items():
+            if name not in self._collected:
+                cast("Tensor", master.grad).zero_()
+        self._stale, self._collected = self._collected, set()
+
+    def _clear_stale(self) -> None:
+        for name in self._stale:
+            cast("Tensor", self.masters[name].grad).zero_()
+        self._stale.clear()
 
     def step(self, learning_rate: float, max_grad_norm: float) -> float:
         """One update; gives the length of the gradient before it was shortened."""
-        grad_norm = nn.utils.clip_grad_norm_(self.masters.values(), max_grad_norm)
+        grad_norm = nn.utils.get_total_norm(self.sums.values())
         if not math.isfinite(float(grad_norm)):
             raise DivergedError
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
+        # What AdamW divides gradients by while it reads them: no pass of its own.
+        is_long = float(grad_norm) > max_grad_norm
+        cast("Any", self._adamw).grad_scale = grad_norm / max_grad_norm if is_long else None
         self._adamw.step()
-        self._adamw.zero_grad(set_to_none=False)
         self._write_back()
+        self._forget_sums()
         return float(grad_norm)
 
     def _write_back(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-from amenable.models.memory import give_back
+from amenable.models.memory import Reserve
 from amenable.training.losses.output import LossOutput, Tally
 from amenable.training.optimizer import MasterWeights
 
@@ -36,6 +36,7 @@ class Update(Generic[CountsT]):
     def __init__(self, method: Method[CountsT], weights: MasterWeights) -> None:
         self._method = method
         self._weights = weights
+        self._reserve = Reserve()
 
     def take(
         self, step: Sequence[Sequence[int]], learning_rate: float, max_grad_norm: float
@@ -45,8 +46,7 @@ class Update(Generic[CountsT]):
         for microbatch in step:
             output = self._method.loss(microbatch, counts)
             output.total.backward()
-            self._weights.collect_gradients()
-            give_back()  # batches of ever new lengths leave half a gigabyte idle with every step
+            self._reserve.after_batch()
             for name, tally in output.tallies.items():
                 sums.setdefault(name, []).append(tally)
         grad_norm = self._weights.step(learning_rate, max_grad_norm)

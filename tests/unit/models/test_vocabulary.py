@@ -26,7 +26,6 @@ def test_every_weight_gets_the_gradient_that_autograd_gives(
     weights = MasterWeights.of(policy, "all", "full", weight_decay=0.0)
     for _ in range(2):  # sums of two batches
         (policy.scored(rows_pack(TOKENS)) * torch.linspace(-1, 2, 10)).sum().backward()
-        weights.collect_gradients()
 
     theirs = cast("Any", tiny_policy(tmp_path / "base", family, tied=tied)).network
     theirs.requires_grad_(True)
@@ -48,7 +47,6 @@ def test_gradients_are_cleared_in_place(tmp_path: Path):
     path = "model.embed_tokens.weight"
     for _ in range(2):
         (-policy.scored(rows_pack(TOKENS))).sum().backward()
-        weights.collect_gradients()
         assert weights.sums[path].any()
         weights.step(1e-3, max_grad_norm=1.0)
         assert not weights.sums[path].any()
