@@ -152,8 +152,7 @@ def _reward(
     # The peers train the embedding too.
     parameters = {**policy.trained_parameters(NAME, "full"), "score.weight": model.heads_EH}
     weights = MasterWeights(parameters, 0.0)
-    vocabulary = policy.vocabulary.parameters()
-    policy.vocabulary.collect_into({path: weights.sums[path] for path in vocabulary})
+    policy.vocabulary.collect_into(weights.lasting_sums(policy.vocabulary.parameters()))
     return Side(method, weights, [each.tree.num_tokens for each in judged])
 
 
@@ -184,8 +183,7 @@ def _keep_gradients(
     for microbatch in step:
         method.loss(microbatch, counts).total.backward()
     save_file(sampled(weights.sums), spec["gradients"])
-    for total in weights.sums.values():
-        total.zero_()
+    weights.forget()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from amenable.chat.template import chat_form
 from amenable.chat.trees import Pack
 from amenable.models.adapters import AdapterSet
 from amenable.models.faults import first_line, is_out_of_memory
+from amenable.models.gated import use_lean_gates
 from amenable.models.head import scored_log_probs
 from amenable.models.norms import use_lean_norms
 from amenable.models.tree_attention import READY, reads_trees, use_tree_attention
@@ -55,6 +56,7 @@ def load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     _refuse_bent_logits(network)
     network.requires_grad_(requires_grad=False)
     use_lean_norms(network)
+    use_lean_gates(network)
     use_tree_attention(network)
     cast("nn.Module", network).to(compute_device())
     return network.eval()

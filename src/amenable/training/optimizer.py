@@ -1,7 +1,7 @@
 """AdamW on fp32 master weights, under a model that computes in a shorter precision."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self, cast
 
@@ -12,6 +12,8 @@ from amenable.models.policy import Extent, Policy
 from amenable.records.errors import ModelError
 
 BETAS, EPSILON = (0.9, 0.95), 1e-8
+NUMBERS_AT_ONCE = 1 << 24
+"""Gradients in fp32 beside those in the model's precision, in one call of AdamW."""
 
 
 class DivergedError(ModelError):
@@ -49,12 +51,12 @@ class MasterWeights:
             name: nn.Parameter(parameter.detach().float().clone())
             for name, parameter in self._parameters.items()
         }
-        self._collected: set[str] = set()
-        self._stale: set[str] = set()
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(True)  # noqa: FBT003
-            self.masters[name].grad = torch.zeros_like(self.masters[name])
             parameter.register_post_accumulate_grad_hook(partial(self._collect, name))
+        self.sums: dict[str, Tensor] = {}
+        """The gradients of this step so far; what has had none is not in it."""
+        self._lasting: dict[str, Tensor] = {}
         self._adamw = torch.optim.AdamW(
             self.masters.values(), betas=BETAS, eps=EPSILON, weight_decay=weight_decay, fused=True
         )
@@ -64,61 +66,72 @@ class MasterWeights:
         """All that is trained of a policy; a whole vocabulary brings its gradients by itself."""
         weights = cls(policy.trained_parameters(name, extent), weight_decay)
         if extent == "full":
-            policy.vocabulary.collect_into(
-                {path: weights.sums[path] for path in policy.vocabulary.parameters()}
-            )
+            policy.vocabulary.collect_into(weights.lasting_sums(policy.vocabulary.parameters()))
         return weights
 
     @property
     def num_trained(self) -> int:
         return sum(master.numel() for master in self.masters.values())
 
-    @property
-    def sums(self) -> dict[str, Tensor]:
-        """The gradients of this step so far; the same tensors from step to step."""
-        self._clear_stale()
-        return {name: cast("Tensor", master.grad) for name, master in self.masters.items()}
+    def lasting_sums(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """For gradients that autograd does not bring: the same tensors from step to step."""
+        self._lasting = {name: torch.zeros_like(self.masters[name]) for name in names}
+        self.forget()
+        return self._lasting
 
     def _collect(self, name: str, parameter: Tensor) -> None:
-        """Add a gradient to its sum as soon as backward has it, and clear it.
-
-        So there is one gradient in the model's precision at a time, and not all of them at once.
-        """
-        total, gradient = cast("Tensor", self.masters[name].grad), cast("Tensor", parameter.grad)
-        if name in self._stale:
-            total.copy_(gradient)
-            self._stale.remove(name)
-        else:
-            total.add_(gradient)
-        self._collected.add(name)
+        """Take a gradient over as soon as backward has it; in fp32 once a second one is added."""
+        gradient = cast("Tensor", parameter.grad)
+        before = self.sums.get(name)
+        self.sums[name] = gradient if before is None else before.float().add_(gradient)
         parameter.grad = None
-
-    def _forget_sums(self) -> None:
-        """Those collected here are written over by the next gradient; others may only be added."""
-        for name, master in self.masters.items():
-            if name not in self._collected:
-                cast("Tensor", master.grad).zero_()
-        self._stale, self._collected = self._collected, set()
-
-    def _clear_stale(self) -> None:
-        for name in self._stale:
-            cast("Tensor", self.masters[name].grad).zero_()
-        self._stale.clear()
 
     def step(self, learning_rate: float, max_grad_norm: float) -> float:
         """One update; gives the length of the gradient before it was shortened."""
-        grad_norm = nn.utils.get_total_norm(self.sums.values())
-        if not math.isfinite(float(grad_norm)):
+        grad_norm = self._grad_norm()
+        if not math.isfinite(grad_norm):
             raise DivergedError
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
         # What AdamW divides gradients by while it reads them: no pass of its own.
-        is_long = float(grad_norm) > max_grad_norm
-        cast("Any", self._adamw).grad_scale = grad_norm / max_grad_norm if is_long else None
-        self._adamw.step()
-        self._write_back()
-        self._forget_sums()
-        return float(grad_norm)
+        is_long = grad_norm > max_grad_norm
+        scale = torch.tensor(grad_norm / max_grad_norm) if is_long else None
+        cast("Any", self._adamw).grad_scale = scale
+        for names in self._portions():
+            self._update(names)
+        self.forget()
+        return grad_norm
+
+    def forget(self) -> None:
+        """Drop the gradients so far."""
+        self.sums = dict(self._lasting)
+        for total in self._lasting.values():
+            total.zero_()
+
+    def _grad_norm(self) -> float:
+        norms = [torch.linalg.vector_norm(each, dtype=torch.float32) for each in self.sums.values()]
+        return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
+
+    def _portions(self) -> Iterator[list[str]]:
+        """What has a gradient, some tensors at a time."""
+        portion: list[str] = []
+        num_numbers = 0
+        for name, total in list(self.sums.items()):
+            portion.append(name)
+            num_numbers += total.numel()
+            if num_numbers >= NUMBERS_AT_ONCE:
+                yield portion
+                portion, num_numbers = [], 0
+        yield portion
+
+    def _update(self, names: Sequence[str]) -> None:
+        for name in names:
+            self.masters[name].grad = self.sums.pop(name).float()
+        self._adamw.step()  # leaves out what has no gradient
+        with torch.no_grad():
+            for name in names:
+                self.masters[name].grad = None
+                self._parameters[name].copy_(self.masters[name])
 
     def _write_back(self) -> None:
         with torch.no_grad():
