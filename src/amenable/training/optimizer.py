@@ -109,7 +109,7 @@ class MasterWeights:
             total.zero_()
 
     def _grad_norm(self) -> float:
-        norms = [torch.linalg.vector_norm(each, dtype=torch.float32) for each in self.sums.values()]
+        norms = [torch.linalg.vector_norm(each.float()) for each in self.sums.values()]
         return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
     def _portions(self) -> Iterator[list[str]]:
