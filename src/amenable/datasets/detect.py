@@ -11,6 +11,7 @@ from amenable.datasets.readers.kto import read_kto
 from amenable.datasets.readers.messages import read_messages, read_sharegpt
 from amenable.datasets.readers.preference import read_preference
 from amenable.datasets.readers.prompts import read_prompt, read_prompt_completion
+from amenable.datasets.readers.ranking import read_ranking
 from amenable.datasets.readers.text import read_text
 from amenable.records.errors import NotFoundError
 
@@ -52,12 +53,18 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "preference",
-            "chosen, rejected, perhaps prompt",
+            "chosen, rejected, perhaps prompt, margin, weight",
             lambda row: (
                 ("chosen" in row.values and "rejected" in row.values)
                 or ("chosen_response" in row.values and "rejected_response" in row.values)
             ),
             read_preference,
+        ),
+        Kind(
+            "ranking",
+            "prompt, replies, ranks (1 is the best)",
+            lambda row: "replies" in row.values and "ranks" in row.values,
+            read_ranking,
         ),
         Kind(
             "messages",
@@ -98,7 +105,8 @@ ALIASES = {"openai": "messages", "prompt": "prompt-only", "plain-text": "text", 
 WANTED_KEYS = (
     *("id", "family", "checks", "system", "messages", "conversations", "text", "prompt"),
     *("completion", "label", "kto_tag", "chosen", "rejected", "chosen_response"),
-    *("rejected_response", "instruction", "input", "output", "history"),
+    *("rejected_response", "margin", "weight", "replies", "ranks"),
+    *("instruction", "input", "output", "history"),
 )
 
 

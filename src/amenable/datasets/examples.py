@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 from amenable.records.check import Check
 from amenable.records.conversation import Conversation
@@ -75,6 +75,10 @@ class PreferenceExample:
     prompt: Conversation
     chosen: str
     rejected: str
+    margin: float = 0.0
+    """How much better the chosen one is: what a reward model's scores are to differ by."""
+    weight: float = 1.0
+    """How much this judgement counts beside others."""
 
     def to_json(self) -> dict[str, object]:
         prompt = self.prompt.to_json()
@@ -83,6 +87,7 @@ class PreferenceExample:
             "prompt": prompt,
             "chosen": self.chosen,
             "rejected": self.rejected,
+            **_unusual(self, margin=0.0, weight=1.0),
         }
 
     @classmethod
@@ -91,6 +96,37 @@ class PreferenceExample:
             prompt=_conversation(body, "prompt"),
             chosen=_text(body, "chosen"),
             rejected=_text(body, "rejected"),
+            margin=_number(body, "margin", 0.0),
+            weight=_number(body, "weight", 1.0),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingExample:
+    """Several replies to one prompt, with a rank each: 1 is the best, equal ones are ties."""
+
+    prompt: Conversation
+    replies: tuple[str, ...]
+    ranks: tuple[int, ...]
+    weight: float = 1.0
+    """How much the whole ranking counts beside one pair."""
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "type": "ranking",
+            "prompt": self.prompt.to_json(),
+            "replies": list(self.replies),
+            "ranks": list(self.ranks),
+            **_unusual(self, weight=1.0),
+        }
+
+    @classmethod
+    def from_json(cls, body: Body) -> Self:
+        return cls(
+            prompt=_conversation(body, "prompt"),
+            replies=tuple(cast("list[str]", body["replies"])),
+            ranks=tuple(cast("list[int]", body["ranks"])),
+            weight=_number(body, "weight", 1.0),
         )
 
 
@@ -129,12 +165,20 @@ class TextExample:
         return cls(text=_text(body, "text"))
 
 
-Example = ConversationExample | PromptExample | PreferenceExample | RatedExample | TextExample
+Example = (
+    ConversationExample
+    | PromptExample
+    | PreferenceExample
+    | RankingExample
+    | RatedExample
+    | TextExample
+)
 
 EXAMPLE_TYPES: dict[str, type[Example]] = {
     "conversation": ConversationExample,
     "prompt": PromptExample,
     "preference": PreferenceExample,
+    "ranking": RankingExample,
     "rated": RatedExample,
     "text": TextExample,
 }
@@ -163,6 +207,21 @@ def opening(example: Example) -> str:
 def _about(example: ConversationExample | PromptExample) -> dict[str, object]:
     checks = [check.to_json() for check in example.checks]
     return {"key": example.key, "family": example.family, "checks": checks}
+
+
+def _unusual(example: object, **usual: float) -> dict[str, object]:
+    """What differs from the usual: rows of files that never say it stay as they were kept."""
+    values = {name: getattr(example, name) for name in usual}
+    return {name: value for name, value in values.items() if value != usual[name]}
+
+
+def _number(body: Body, key: str, usual: float) -> float:
+    value = body.get(key, usual)
+    if not isinstance(value, int | float):
+        raise TypeError(
+            f"a kept example has {value!r} under {key!r}, which was written as a number"
+        )
+    return float(value)
 
 
 def _text(body: Body, key: str) -> str:

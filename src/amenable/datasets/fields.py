@@ -84,9 +84,22 @@ class Fields:
             raise RowError(key, f"is {describe(value)}, expected true or false")
         return value
 
+    def number(self, key: str, *, usual: float, least: float, most: float) -> float:
+        """A number within bounds; the usual one where nothing stands."""
+        if not self.has(key):
+            return usual
+        value = self.values[key]
+        if self.is_csv and isinstance(value, str):
+            value = _number(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RowError(key, f"is {describe(value)}, expected a number")
+        if not least <= value <= most:
+            raise RowError(key, f"is {value}, expected a number from {least:g} to {most:g}")
+        return float(value)
+
     def items(self, key: str, expected: str) -> Sequence[object]:
         """A list with something in it."""
-        value = self._unpacked(key, expected)
+        value = self._unpacked(key, expected, openings=("[",))
         if not isinstance(value, list):
             raise RowError(key, f"is {describe(value)}, expected {expected}")
         if not value:
@@ -128,17 +141,25 @@ class Fields:
         keys = ", ".join(shown(name) for name in list(self.values)[:10])
         return f"is missing, expected {expected}; the row has {keys or 'no keys'}"
 
-    def _unpacked(self, key: str, expected: str) -> object:
-        """The value; JSON in a cell of a CSV file is read."""
+    def _unpacked(
+        self, key: str, expected: str, openings: tuple[str, ...] = ("[{", "[[", "{", "[]")
+    ) -> object:
+        """The value; JSON in a cell of a CSV file is read, told from plain text by its opening."""
         value = self._present(key, expected)
-        if not (
-            self.is_csv and isinstance(value, str) and value.startswith(("[{", "[[", "{", "[]"))
-        ):
+        if not (self.is_csv and isinstance(value, str) and value.startswith(openings)):
             return value
         try:
             return parse_json(value.encode("utf-8", "surrogatepass"), Limits())
         except RowError as error:
             raise RowError(key, f"{error.reason} (in the cell)") from None
+
+
+def _number(text: str) -> float | str:
+    """In a cell of a CSV file; the text itself where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def checked_text(key: str, text: str, what: str = "") -> str:

@@ -6,9 +6,10 @@ from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from amenable.feedback.export import comparisons
+from amenable.feedback.export import comparisons, thumbs
 from amenable.pipeline.config import AlignConfig, StageConfig, recorded
 from amenable.pipeline.loop import ENOUGH_TO_IMPROVE
+from amenable.pipeline.reward_rows import LEAST_COMPARISONS
 from amenable.pipeline.sources import add_starter, check_holds, mixture_of, mixture_words, type_of
 from amenable.records.errors import ConfigError, DataError, ModelError, NotFoundError
 from amenable.store import library, runs
@@ -40,7 +41,9 @@ class Method:
     is_mixture: bool = False
     """Whether a data set may have a weight: NAME:0.5."""
     num_judged: int = 0
-    """So many judged pairs of the model's own replies it needs, where no data set is named."""
+    """So many judged pairs it needs, where no data set is named."""
+    is_own_judged: bool = True
+    """Whether they have to be of the model's own replies."""
     main: tuple[str, ...] = ()
     """Knobs that a form shows first."""
     inputs: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -69,7 +72,7 @@ METHODS: dict[str, Method] = {
         title="Improve",
         sentence="A version learns from your choices between its replies, by one of six losses.",
         models=("lora",),
-        data=("preference", "rated"),
+        data=("preference", "ranking", "rated"),
         num_judged=ENOUGH_TO_IMPROVE,
         main=("preference.loss", "preference.beta", "fit.num_epochs", "fit.learning_rate"),
         inputs={"comparisons": "improve"},
@@ -78,7 +81,9 @@ METHODS: dict[str, Method] = {
         title="Reward model",
         sentence="A model learns to predict which of two replies your people choose.",
         models=("lora", "base", "whole", "instruct"),
-        data=("preference",),
+        data=("preference", "ranking"),
+        num_judged=LEAST_COMPARISONS,
+        is_own_judged=False,
         main=("num_heads", "held_out_share", "fit.num_epochs", "fit.learning_rate"),
     ),
 }
@@ -121,20 +126,27 @@ def begin(
     Where the method mixes them, a data set may have a weight: NAME:0.5.
     """
     wanted = method(stage)
-    check_model(session, wanted, inputs)
+    check_model(session, wanted, inputs, config)
     check_data(session, wanted, inputs, config)
     add_starter(session)
-    named = {"data": mixture_words(_mixture(inputs))} if "data" in inputs else {}
     return runs.queue(
         session,
         stage=stage,
-        inputs={**inputs, **named, **wanted.inputs},
+        inputs=inputs_of(wanted, inputs),
         config=recorded(config),
         seed=seed,
     )
 
 
-def check_model(session: Session, wanted: Method, inputs: Mapping[str, str]) -> None:
+def inputs_of(wanted: Method, inputs: Mapping[str, str]) -> dict[str, str]:
+    """Of a run, from what was chosen: the same choice is the same inputs, however it was typed."""
+    named = {"data": mixture_words(_mixture(inputs))} if "data" in inputs else {}
+    return {**inputs, **named, **wanted.inputs}
+
+
+def check_model(
+    session: Session, wanted: Method, inputs: Mapping[str, str], config: StageConfig | None = None
+) -> None:
     """There, of the right kind, and judged enough where it is judgements that teach it."""
     if "model" not in inputs:
         if not wanted.is_model_optional:
@@ -146,7 +158,12 @@ def check_model(session: Session, wanted: Method, inputs: Mapping[str, str]) -> 
         raise ModelError(
             f"{row.name} is {A_MODEL[kind]}; {wanted.title} takes {either(wanted.models)}."
         )
-    if "data" not in inputs and (judged := _num_judged(session, wanted, row)) < wanted.num_judged:
+    if "data" in inputs:
+        return
+    judged = _num_judged(session, wanted, row)
+    if isinstance(config, AlignConfig) and config.preference.loss == "kto":
+        judged += len(thumbs(session, model_sha256=row.sha256))
+    if judged < wanted.num_judged:
         raise TooFewJudgedError(judged, wanted.num_judged)
 
 
@@ -165,9 +182,10 @@ def check_data(
 
 
 def _row_types(wanted: Method, config: StageConfig | None) -> tuple[str, ...]:
-    """Thumbs teach by KTO alone: no other loss takes a reply by itself."""
-    if isinstance(config, AlignConfig) and config.preference.loss != "kto":
-        return tuple(each for each in wanted.data if each != "rated")
+    """Replies judged by themselves teach by KTO alone, and a ranking by every other loss."""
+    if isinstance(config, AlignConfig):
+        useless = "ranking" if config.preference.loss == "kto" else "rated"
+        return tuple(each for each in wanted.data if each != useless)
     return wanted.data
 
 
@@ -182,7 +200,8 @@ def candidates(session: Session, wanted: Method) -> list[Candidate]:
     for row in library.models(session):
         if kind_of(row) in wanted.models:
             judged = _num_judged(session, wanted, row)
-            is_ready = judged >= wanted.num_judged or has_data
+            alone = len(thumbs(session, model_sha256=row.sha256)) if "rated" in wanted.data else 0
+            is_ready = judged + alone >= wanted.num_judged or has_data
             found.append(Candidate(name=row.name, num_judged=judged, is_ready=is_ready))
     return found
 
@@ -194,10 +213,10 @@ def kind_of(row: ModelRow) -> ModelKind:
 
 
 def _num_judged(session: Session, wanted: Method, row: ModelRow) -> int:
-    """Only judgements on its own replies teach a version."""
     if not wanted.num_judged:
         return 0
-    return len(comparisons(session, "improve", model_sha256=row.sha256))
+    of_model = row.sha256 if wanted.is_own_judged else None
+    return len(comparisons(session, "improve", model_sha256=of_model))
 
 
 def either(kinds: Sequence[ModelKind]) -> str:

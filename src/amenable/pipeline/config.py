@@ -195,7 +195,8 @@ class PreferenceConfig:
     margin: float = 1.0
     """simpo only: by how much the chosen reply is to win, times beta."""
     flip_rate: float = 0.2
-    """Assumed share of choices that are mistakes, at least 0 and below 0.5; kto assumes none."""
+    """Assumed share of choices that are mistakes, at least 0 and below 0.5; kto assumes none, nor
+    does a choice with a weight of its own."""
     flips: Literal["conservative", "robust"] = "conservative"
     """conservative believes no choice wholly; robust corrects the loss for the mistakes."""
     sft_weight: float | None = None

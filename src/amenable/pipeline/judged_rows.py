@@ -42,7 +42,9 @@ def training_pairs(
             RowPair(
                 chosen=reply_row(encoder, each.prompt, order.chosen, max_tokens),
                 rejected=reply_row(encoder, each.prompt, order.rejected, max_tokens),
-                flip_rate=flip_rate,
+                weight=each.weight,
+                # Both say how far a judgement can be relied on: one of them, never both.
+                flip_rate=flip_rate if each.weight == 1.0 else 0.0,
             )
             for order in orders
         ]
@@ -57,6 +59,15 @@ def training_pairs(
         "The judgements so far prefer no reply to another (ties and both bad teach no order). "
         "Judge some more pairs first."
     )
+
+
+class _Said(NamedTuple):
+    """What somebody thinks of one reply."""
+
+    prompt: Conversation
+    reply: Judged
+    is_good: bool
+    weight: float = 1.0
 
 
 class TrainingReplies(NamedTuple):
@@ -75,24 +86,26 @@ def training_replies(
 ) -> TrainingReplies:
     """Every reply by itself: chosen ones good, others bad, and both of a pair that was both bad.
 
-    Good and bad count the same in all, whatever their number (arXiv 2402.01306, section 4.2).
+    Good and bad count the same in all, whatever their number and weights (arXiv 2402.01306,
+    section 4.2).
     """
     said = [
-        (each.prompt, reply, is_good) for each in comparisons for reply, is_good in _marks(each)
+        _Said(each.prompt, reply, is_good, each.weight)
+        for each in comparisons
+        for reply, is_good in _marks(each)
     ]
-    said += [(each.prompt, each.reply, each.is_good) for each in ratings]
+    said += [_Said(each.prompt, each.reply, each.is_good) for each in ratings]
     random.Random(seed).shuffle(said)  # noqa: S311
-    rows = [
-        (reply_row(encoder, prompt, reply, max_tokens), is_good) for prompt, reply, is_good in said
-    ]
+    rows = [reply_row(encoder, each.prompt, each.reply, max_tokens) for each in said]
     strangers = [
         reply_row(encoder, prompt, reply, max_tokens) for prompt, reply in _strangers(said)
     ]
-    num_good = sum(is_good for _, is_good in rows)
-    share = {True: num_good, False: len(rows) - num_good}
+    whole = {
+        is_good: sum(e.weight for e in said if e.is_good == is_good) for is_good in (True, False)
+    }
     judged = [
-        JudgedRow(row, stranger, is_good, weight=len(rows) / (2 * share[is_good]))
-        for (row, is_good), stranger in zip(rows, strangers, strict=True)
+        JudgedRow(row, stranger, each.is_good, each.weight * len(said) / (2 * whole[each.is_good]))
+        for each, row, stranger in zip(said, rows, strangers, strict=True)
         if any(row.is_target) and any(stranger.is_target)
     ]
     num_left_out = len(rows) - len(judged)
@@ -105,14 +118,12 @@ def training_replies(
     )
 
 
-def _strangers(
-    said: Sequence[tuple[Conversation, Judged, bool]],
-) -> list[tuple[Conversation, Judged]]:
+def _strangers(said: Sequence[_Said]) -> list[tuple[Conversation, Judged]]:
     """For each prompt the next reply in the row that was given to another prompt."""
     found: list[tuple[Conversation, Judged]] = []
-    for at, (prompt, _, _) in enumerate(said):
+    for at, (prompt, *_) in enumerate(said):
         following = (said[(at + step) % len(said)] for step in range(1, len(said)))
-        other = next((reply for theirs, reply, _ in following if theirs != prompt), None)
+        other = next((each.reply for each in following if each.prompt != prompt), None)
         if other is None:
             raise DataError("All judgements are of one prompt; learning from them takes several.")
         found.append((prompt, other))

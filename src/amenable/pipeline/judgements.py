@@ -2,19 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
-from amenable.datasets.examples import PreferenceExample, RatedExample, example_from_json
+from amenable.datasets.examples import (
+    PreferenceExample,
+    RankingExample,
+    RatedExample,
+    example_from_json,
+)
 from amenable.feedback import export
 from amenable.feedback.export import JudgedPair
 from amenable.pipeline.history import NEWEST_VOTE
 from amenable.pipeline.judged_rows import teaches
 from amenable.pipeline.sources import asks_any, check_holds, sealed_prompts
 from amenable.records.conversation import Conversation
-from amenable.records.judgement import Comparison, Judged, Rating
+from amenable.records.judgement import Choice, Comparison, Judged, Rating
 from amenable.store import library
 from amenable.store.artifacts import write_whole
 
@@ -22,6 +29,19 @@ JUDGEMENTS = "judgements.json"
 """In the run's folder: what it learns from, by what names that for good."""
 JUDGED_SETS = "judged_sets"
 """In a model's `info`: imported data sets that it learned from, by their sha256."""
+
+
+JudgedExample = PreferenceExample | RankingExample | RatedExample
+
+
+class Said(NamedTuple):
+    """What a file says of two replies."""
+
+    left: str
+    right: str
+    choice: Choice
+    weight: float
+    margin: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +57,7 @@ class Wanted:
 
     @property
     def types(self) -> tuple[str, ...]:
-        return ("preference", "rated") if self.takes_ratings else ("preference",)
+        return ("preference", "rated" if self.takes_ratings else "ranking")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,10 +180,10 @@ def _read(session: Session, taken: Taken) -> Judgements:
     for each in taken.sets:
         rows = _rows(session, each.name)
         for row in (rows[place] for place in each.places):
-            if isinstance(row, PreferenceExample):
-                imported.append(_comparison(row, each.name))
-            else:
+            if isinstance(row, RatedExample):
                 ratings.append(_rating(row))
+            else:
+                imported += _comparisons(row, each.name)
     return Judgements(
         pairs=export.comparisons(session, "improve", judgement_ids=taken.judgements),
         imported=imported,
@@ -172,21 +192,39 @@ def _read(session: Session, taken: Taken) -> Judgements:
     )
 
 
-def _rows(session: Session, name: str) -> list[PreferenceExample | RatedExample]:
+def _rows(session: Session, name: str) -> list[JudgedExample]:
     examples = [example_from_json(body) for body in library.examples(session, name)]
-    return [each for each in examples if isinstance(each, PreferenceExample | RatedExample)]
+    return [each for each in examples if isinstance(each, JudgedExample)]
 
 
-def _comparison(row: PreferenceExample, name: str) -> Comparison:
-    """The chosen reply stands left; a file says neither who chose nor how long it took."""
+def _comparisons(row: PreferenceExample | RankingExample, name: str) -> list[Comparison]:
+    """The better reply stands left; a file says neither who chose nor how long it took.
+
+    A ranking is each pair of its replies, which together count as much as one.
+    """
+    if isinstance(row, PreferenceExample):
+        said = Said(row.chosen, row.rejected, "left", row.weight, row.margin)
+        return [_comparison(row.prompt, said, name)]
+    ranked = sorted(zip(row.ranks, row.replies, strict=True), key=lambda each: each[0])
+    pairs = list(combinations(ranked, 2))
+    share = row.weight / len(pairs)
+    return [
+        _comparison(row.prompt, Said(better, worse, "tie" if a == b else "left", share), name)
+        for (a, better), (b, worse) in pairs
+    ]
+
+
+def _comparison(prompt: Conversation, said: Said, name: str) -> Comparison:
     return Comparison(
-        prompt=row.prompt,
-        left=Judged(row.chosen, has_end=True),
-        right=Judged(row.rejected, has_end=True),
-        choice="left",
+        prompt=prompt,
+        left=Judged(said.left, has_end=True),
+        right=Judged(said.right, has_end=True),
+        choice=said.choice,
         person=name,
         is_simulated=False,
         seconds_spent=0.0,
+        margin=said.margin,
+        weight=said.weight,
     )
 
 

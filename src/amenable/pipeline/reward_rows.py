@@ -83,7 +83,7 @@ def judged_prompts(
     trees: dict[Conversation, list[_Growing]] = {}
     num_used = num_both_bad = num_left_out = 0
     for each in comparisons:
-        replies, orders = _ruling(each)
+        replies, orders = _weighed(each)
         rows = [reply_row(encoder, each.prompt, reply, max_tokens) for reply in replies]
         told_apart = [
             order for order in orders if rows[order.better].tokens != rows[order.worse].tokens
@@ -100,6 +100,18 @@ def judged_prompts(
             num_used += 1
     whole = [tree.whole(prompt) for prompt, growing in trees.items() for tree in growing]
     return JudgedPrompts(whole, num_used, num_both_bad, num_left_out)
+
+
+def _weighed(comparison: Comparison) -> tuple[list[Judged], tuple[Order, ...]]:
+    """With how much the judgement counts, and by how much the chosen reply is better."""
+    replies, orders = _ruling(comparison)
+    return replies, tuple(
+        each._replace(
+            weight=each.weight * comparison.weight,
+            margin=0.0 if each.is_tie else comparison.margin,
+        )
+        for each in orders
+    )
 
 
 def _ruling(comparison: Comparison) -> tuple[list[Judged], tuple[Order, ...]]:

@@ -36,6 +36,7 @@ HOLDS = {
     "conversation": "demonstrations",
     "prompt": "prompts",
     "preference": "preference pairs",
+    "ranking": "rankings",
     "rated": "rated replies",
     "text": "plain text",
 }

@@ -39,6 +39,10 @@ class Comparison:
     seconds_spent: float
     mended: str | None = None
     """The better reply as this person mended it: a chosen reply and a demonstration."""
+    margin: float = 0.0
+    """How much better the chosen reply is, in units of a reward model's score."""
+    weight: float = 1.0
+    """How much it counts beside others."""
 
     def preference(self) -> Preference | None:
         """Who won; None for a tie or both bad, which train nothing here yet are counted.

@@ -19,6 +19,7 @@ from amenable.records.errors import NotFoundError
         ("prompt", "prompt-only"),
         ("prompt chosen rejected", "preference"),
         ("chosen rejected", "preference"),
+        ("prompt replies ranks", "ranking"),
         ("conversations chosen rejected", "preference"),
         ("instruction chosen rejected", "preference"),
         ("messages prompt chosen rejected", "preference"),

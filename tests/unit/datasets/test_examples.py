@@ -11,6 +11,7 @@ from amenable.datasets.examples import (
     Example,
     PreferenceExample,
     PromptExample,
+    RankingExample,
     RatedExample,
     TextExample,
     example_from_json,
@@ -51,7 +52,23 @@ examples: st.SearchStrategy[Example] = st.one_of(
         ConversationExample, conversation=demonstrations, key=names, family=names, checks=checks
     ),
     st.builds(PromptExample, conversation=prompts(), key=names, family=names, checks=checks),
-    st.builds(PreferenceExample, prompt=prompts(), chosen=texts, rejected=texts),
+    st.builds(
+        PreferenceExample,
+        prompt=prompts(),
+        chosen=texts,
+        rejected=texts,
+        margin=st.floats(0, 10),
+        weight=st.floats(0.01, 100),
+    ),
+    st.integers(2, 5).flatmap(
+        lambda num: st.builds(
+            RankingExample,
+            prompt=prompts(),
+            replies=st.tuples(*[texts] * num),
+            ranks=st.tuples(*[st.integers(0, 32)] * num),
+            weight=st.floats(0.01, 100),
+        )
+    ),
     st.builds(RatedExample, prompt=prompts(), reply=texts, is_good=st.booleans()),
     st.builds(TextExample, text=texts),
 )

@@ -11,6 +11,7 @@ from amenable.datasets.examples import (
     Example,
     PreferenceExample,
     PromptExample,
+    RankingExample,
     RatedExample,
     TextExample,
 )
@@ -106,6 +107,36 @@ FILES: dict[str, tuple[str, list[Row], list[Example]]] = {
         "preference",
         [{"prompt": "Name a sea.", "chosen": "The Baltic.", "rejected": "Sea sea sea"}],
         [PreferenceExample(prompt=SEA, chosen="The Baltic.", rejected="Sea sea sea")],
+    ),
+    "preference with how much better, and how much it counts": (
+        "preference",
+        [
+            {
+                "prompt": "Name a sea.",
+                "chosen": "The Baltic.",
+                "rejected": "Paris",
+                "margin": 2,
+                "weight": 0.5,
+            },
+            {"prompt": "Name a sea.", "chosen": "Ural.", "rejected": "Paris", "margin": None},
+        ],
+        [
+            PreferenceExample(
+                prompt=SEA, chosen="The Baltic.", rejected="Paris", margin=2.0, weight=0.5
+            ),
+            PreferenceExample(prompt=SEA, chosen="Ural.", rejected="Paris"),
+        ],
+    ),
+    "ranking": (
+        "ranking",
+        [
+            {
+                "prompt": "Name a sea.",
+                "replies": ["Paris", "The Baltic.", "Ural."],
+                "ranks": [2, 1, 2],
+            }
+        ],
+        [RankingExample(prompt=SEA, replies=("Paris", "The Baltic.", "Ural."), ranks=(2, 1, 2))],
     ),
     "preference with the prompt inside": (
         "preference",

@@ -195,6 +195,22 @@ def test_replies_by_themselves_are_good_or_bad():
         assert num_shared([each.row, each.stranger]) > 3  # the prompt is the same
 
 
+def test_good_and_bad_count_the_same_in_all_whatever_their_weights():
+    other = replace(compared("left"), prompt=Conversation.of(("user", "Else?")), weight=3.0)
+    found = training_replies(ENCODER, [compared("left"), other, compared("both_bad")], 100, seed=1)
+    for is_good in (True, False):
+        total = sum(each.weight for each in found.judged if each.is_good == is_good)
+        assert total == pytest.approx(len(found.judged) / 2)
+    good = sorted(each.weight for each in found.judged if each.is_good)
+    assert good[1] == pytest.approx(3 * good[0])
+
+
+def test_a_judgement_has_a_weight_or_a_flip_rate():
+    weighed = [compared("left"), replace(compared("right"), weight=0.5)]
+    pairs = training_pairs(ENCODER, weighed, 100, flip_rate=0.2).pairs
+    assert [(each.weight, each.flip_rate) for each in pairs] == [(1.0, 0.2), (0.5, 0.0)]
+
+
 def test_judgements_of_one_prompt_alone_have_no_stranger():
     with pytest.raises(DataError, match="takes several"):
         training_replies(ENCODER, [compared("left"), compared("right")], 100, seed=1)
@@ -362,7 +378,7 @@ def test_data_sets_of_another_type_are_refused(workspace: Workspace, finetuned: 
         for names, loss in [("rated", "dpo"), ("asked", "kto"), ("nowhere", "dpo")]
     ]
     assert errors[:2] == [
-        "'rated' holds rated replies, where preference pairs are needed.",
+        "'rated' holds rated replies, where preference pairs or rankings are needed.",
         "'asked' holds prompts, where preference pairs or rated replies are needed.",
     ]
     assert str(errors[2]).startswith("There is no data set 'nowhere'.")

@@ -83,6 +83,7 @@ REFUSED: list[tuple[str, dict[str, str], type[AmenableError], str]] = [
     ("align", {"model": V1, "data": "x:2"}, DataError, "takes each data set whole"),
     ("align", {"model": BASE}, ModelError, "takes a version made with LoRA"),
     ("align", {"model": V1}, TooFewJudgedError, "is 13, but must be at least 20: judge 7 more"),
+    ("reward", {"model": BASE}, TooFewJudgedError, "is 13, but must be at least 20: judge 7 more"),
 ]
 
 

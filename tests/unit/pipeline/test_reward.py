@@ -1,6 +1,8 @@
 """From comparisons to a reward model, its numbers, and all the places that must not talk to it."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from math import log
 
 import pytest
@@ -11,13 +13,19 @@ from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queu
 
 from amenable.chat.encode import Encoder
 from amenable.chat.template import chat_form
-from amenable.datasets.examples import PreferenceExample, PromptExample
+from amenable.datasets.examples import (
+    Example,
+    PreferenceExample,
+    PromptExample,
+    RankingExample,
+)
 from amenable.feedback.tasks import Pile
 from amenable.models.reward_model import HEADS_FILE
 from amenable.pipeline.config import ExportConfig
 from amenable.pipeline.engines import EngineRoom
 from amenable.pipeline.export import export_model
 from amenable.pipeline.finetune import CHECKPOINT
+from amenable.pipeline.judgements import Wanted, judgements
 from amenable.pipeline.progress import read_metrics
 from amenable.pipeline.reward import RESULT_FILE, read_result
 from amenable.pipeline.reward_rows import (
@@ -112,6 +120,31 @@ def test_a_mended_reply_beats_both_and_the_judgement_counts_as_one():
         ("Mended.", "Right.", False, 0.5),
     }
     assert both_bad.trees[0].choices == ()
+
+
+def test_a_judgement_counts_by_its_weight_and_asks_for_its_margin():
+    much = replace(compared("right"), weight=2.0, margin=1.5)
+    equal = replace(compared("tie", "Left.", "Third."), weight=0.5, margin=1.5)
+    (tree,) = judged(much, equal).trees
+    assert [(order.weight, order.margin) for order in tree.judged.orders] == [(2.0, 1.5), (0.5, 0)]
+
+
+def test_a_ranking_from_a_file_is_one_tree_whose_pairs_count_as_one(workspace: Workspace):
+    ranking = RankingExample(
+        prompt=Conversation.of(("user", "Hi")),
+        replies=("Second.", "First.", "Also second."),
+        ranks=(2, 1, 2),
+    )
+    install_starter(workspace)  # a part of its prompts is sealed
+    put_examples(workspace, "ranked", [ranking])
+    with workspace.database.read() as session:
+        found = judgements(session, workspace.folder, Wanted(sets=("ranked",)))
+    (tree,) = judged(*found.comparisons).trees
+    assert said(JudgedPrompts([tree], 3, 0, 0)) == {
+        ("First.", "Second.", False, 0.333),
+        ("First.", "Also second.", False, 0.333),
+        ("Second.", "Also second.", True, 0.333),
+    }
 
 
 def test_what_orders_nothing_is_counted():
@@ -214,6 +247,13 @@ def test_a_reward_model_is_kept_once_with_what_it_is_right_on(workspace: Workspa
     assert not (workspace.run_folder(ended.id) / CHECKPOINT).exists()
 
 
+def put_examples(workspace: Workspace, name: str, examples: Sequence[Example]) -> None:
+    kind = str(examples[0].to_json()["type"])
+    entry = DatasetEntry(name=name, sha256="0" * 64, kind=kind, source="rows.jsonl")
+    with workspace.database.write() as session:
+        library.add_dataset(session, entry, [each.to_json() for each in examples])
+
+
 def put_pairs(workspace: Workspace, name: str = "pairs", num: int = 60) -> None:
     """Short replies are better; one row is of equal replies."""
     rows = [
@@ -221,12 +261,10 @@ def put_pairs(workspace: Workspace, name: str = "pairs", num: int = 60) -> None:
             prompt=Conversation.of(("user", f"Question {at}?")),
             chosen="Yes.",
             rejected="No, and no again, and no for ever." if at else "Yes.",
-        ).to_json()
+        )
         for at in range(num)
     ]
-    entry = DatasetEntry(name=name, sha256="0" * 64, kind="preference", source="pairs.jsonl")
-    with workspace.database.write() as session:
-        library.add_dataset(session, entry, rows)
+    put_examples(workspace, name, rows)
 
 
 def from_data(workspace: Workspace, model: str, names: str, **config: object) -> str:
@@ -290,7 +328,10 @@ def test_sealed_prompts_teach_no_reward_model(workspace: Workspace):
 def test_a_data_set_of_another_type_is_refused(workspace: Workspace):
     install_starter(workspace)
     ended = execute(workspace, from_data(workspace, put_tiny(workspace), "starter-prompts"), STAGES)
-    assert ended.error == "'starter-prompts' holds prompts, where preference pairs are needed."
+    assert (
+        ended.error
+        == "'starter-prompts' holds prompts, where preference pairs or rankings are needed."
+    )
 
 
 def test_a_stopped_run_goes_on_with_what_it_began_with(workspace: Workspace, version_1: str):

@@ -14,7 +14,7 @@ from amenable.pipeline.form import Entry, FormError, Group, Knob
 from amenable.pipeline.loop import DEFAULT_SEED
 from amenable.pipeline.packages import INSTALL, missing_for_training
 
-CONFIG = "config."
+CONFIG, WEIGHT = "config.", "weight."
 """Begins the name of every field that is a knob."""
 LABELS = {"model": "Model", "data": "Data sets", "seed": "Seed"}
 """Fields that every method may have beside its knobs."""
@@ -26,6 +26,8 @@ class Typed:
 
     model: str = ""
     data: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict[str, str])
+    """How often an epoch sees each data set; once where nothing stands."""
     seed: str = str(DEFAULT_SEED)
     knobs: Mapping[str, str] = field(default_factory=dict[str, str])
     """By their names within the config."""
@@ -33,8 +35,12 @@ class Typed:
     @property
     def inputs(self) -> dict[str, str]:
         """Of the run."""
-        data = {"data": ",".join(self.data)} if self.data else {}
+        data = {"data": ",".join(self._weighed(name) for name in self.data)} if self.data else {}
         return ({"model": self.model} if self.model else {}) | data
+
+    def _weighed(self, name: str) -> str:
+        weight = self.weights.get(name, "").strip()
+        return name if weight in ("", "1") else f"{name}:{weight}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +102,7 @@ class MethodView:
     is_model_optional: bool
     data: Sequence[ChoiceView]
     is_data_optional: bool
+    is_mixture: bool
     missing: MissingView | None
     cost: str
     """With what is usual, for the base of the loop; "" while it is not known."""
@@ -147,6 +154,7 @@ def method_view(session: Session, stage: str) -> MethodView:
         is_model_optional=wanted.is_model_optional,
         data=data,
         is_data_optional=wanted.is_data_optional,
+        is_mixture=wanted.is_mixture,
         missing=_missing_program()
         or _missing_model(wanted, found)
         or _missing_data(wanted, is_there=bool(data)),
@@ -179,9 +187,14 @@ def _missing_model(wanted: Method, found: Sequence[begin.Candidate]) -> MissingV
     if found:
         best = max(found, key=lambda each: each.num_judged)
         more = wanted.num_judged - best.num_judged
+        whose, has = (
+            (" of a version’s own replies", f"{best.name} has")
+            if wanted.is_own_judged
+            else ("", "So far there are")
+        )
         return MissingView(
-            text=f"It needs {wanted.num_judged} judged pairs of a version’s own replies. "
-            f"{best.name} has {best.num_judged}: judge {more} more.",
+            text=f"It needs {wanted.num_judged} judged pairs{whose}. "
+            f"{has} {best.num_judged}: judge {more} more.",
             link="/judge",
             label="Judge",
         )

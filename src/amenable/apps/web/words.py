@@ -46,6 +46,7 @@ TYPE_WORDS = {
     "conversation": "demonstrations",
     "prompt": "prompts",
     "preference": "preference pairs",
+    "ranking": "rankings",
     "rated": "thumbs",
     "text": "plain text",
 }

@@ -18,7 +18,10 @@ SPEAKERS: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
 def read_preference(row: Fields) -> PreferenceExample:
-    """Two replies as texts, as one turn each, or as whole conversations with the same opening."""
+    """Two replies as texts, as one turn each, or as whole conversations with the same opening.
+
+    Beside them may stand `margin`, how much better the chosen one is, and `weight`.
+    """
     chosen_key, rejected_key = _keys(row)
     chosen, rejected = row.text_or_turns(chosen_key), row.text_or_turns(rejected_key)
     stated = _stated_prompt(row)
@@ -28,7 +31,11 @@ def read_preference(row: Fields) -> PreferenceExample:
         example = _of_turns(row, stated, chosen, rejected)
     else:
         raise RowError(rejected_key, f"has another form than {chosen_key!r}: text beside turns")
-    return _telling(example, rejected_key)
+    return replace(
+        _telling(example, rejected_key),
+        margin=row.number("margin", usual=0.0, least=0.0, most=10.0),
+        weight=row.number("weight", usual=1.0, least=0.01, most=100.0),
+    )
 
 
 def _keys(row: Fields) -> tuple[str, str]:

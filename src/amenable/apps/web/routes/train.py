@@ -15,6 +15,7 @@ from amenable.apps.web.shop import InShop, Shop
 from amenable.apps.web.train_view import (
     CONFIG,
     LABELS,
+    WEIGHT,
     MethodView,
     Typed,
     first_typed,
@@ -118,6 +119,11 @@ def _taken(sent: FormData) -> tuple[Typed, dict[str, str]]:
     typed = Typed(
         model=fields.get("model", [""])[0],
         data=tuple(fields.get("data", ())),
+        weights={
+            name.removeprefix(WEIGHT): texts[0]
+            for name, texts in fields.items()
+            if name.startswith(WEIGHT)
+        },
         seed=fields.get("seed", [""])[0].strip(),
         knobs={
             name.removeprefix(CONFIG): texts[0]
@@ -128,6 +134,8 @@ def _taken(sent: FormData) -> tuple[Typed, dict[str, str]]:
     for name in ("model", "data"):
         if any(len(text) > MOST_LETTERS for text in fields.get(name, ())):
             problems[name] = f"{LABELS[name]} must have at most {MOST_LETTERS} letters."
+    if any(len(weight) > MOST_LETTERS for weight in typed.weights.values()):
+        problems["data"] = f"Weights must have at most {MOST_LETTERS} letters."
     if not (typed.seed.isdecimal() and len(typed.seed) <= 10 and int(typed.seed) <= MOST_SEED):
         problems["seed"] = f"Seed must be a whole number from 0 to {MOST_SEED}."
     return typed, problems
@@ -136,14 +144,14 @@ def _taken(sent: FormData) -> tuple[Typed, dict[str, str]]:
 def _is_ours(name: str, texts: Sequence[str]) -> bool:
     if name == "data":
         return 1 <= len(texts) <= MOST_DATA_SETS
-    return len(texts) == 1 and (name in ("model", "seed") or name.startswith(CONFIG))
+    return len(texts) == 1 and (name in ("model", "seed") or name.startswith((CONFIG, WEIGHT)))
 
 
 def _wrong_inputs(
     session: Session, wanted: begin.Method, typed: Typed, config: StageConfig | None
 ) -> dict[str, str]:
     checks = {
-        "model": lambda: begin.check_model(session, wanted, typed.inputs),
+        "model": lambda: begin.check_model(session, wanted, typed.inputs, config),
         "data": lambda: begin.check_data(session, wanted, typed.inputs, config),
     }
     found: dict[str, str] = {}
@@ -159,7 +167,7 @@ def _begin_once(
     session: Session, stage: str, inputs: Mapping[str, str], config: StageConfig, seed: int
 ) -> str:
     """A button that was pressed twice begins one run: the same waits, or is at work, already."""
-    whole = {**inputs, **begin.method(stage).inputs}
+    whole = begin.inputs_of(begin.method(stage), inputs)
     for run in runs.list_runs(session, statuses=runs.OPEN):
         same = (run.stage, run.inputs, run.config, run.seed)
         if same == (stage, whole, recorded(config), seed):
