@@ -7,9 +7,8 @@ from typing import Literal
 from sqlalchemy.orm import Session
 
 from amenable.feedback.export import comparisons, thumbs
-from amenable.pipeline.config import AlignConfig, StageConfig, recorded
+from amenable.pipeline.config import LEAST_COMPARISONS, AlignConfig, StageConfig, recorded
 from amenable.pipeline.loop import ENOUGH_TO_IMPROVE
-from amenable.pipeline.reward_rows import LEAST_COMPARISONS
 from amenable.pipeline.sources import add_starter, check_holds, mixture_of, mixture_words, type_of
 from amenable.records.errors import ConfigError, DataError, ModelError, NotFoundError
 from amenable.store import library, runs

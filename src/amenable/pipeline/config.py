@@ -6,6 +6,8 @@ from typing import Any, Literal, NamedTuple
 from amenable.records.errors import ConfigError
 
 NUM_PROOF_PAIRS = 12
+LEAST_COMPARISONS = 20
+"""That order two replies: what a reward model takes at least."""
 """Blind pairs that prove an improvement; so many prompts are left aside for them."""
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from amenable.chat.encode import Encoder, TokenRow
 from amenable.chat.trees import TokenTree
+from amenable.pipeline.config import LEAST_COMPARISONS
 from amenable.pipeline.judged_rows import reply_row
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
@@ -14,7 +15,6 @@ from amenable.records.seeds import seed_for
 from amenable.training import reward
 from amenable.training.reward import Order, orders_of_ranking
 
-LEAST_COMPARISONS = 20
 NUM_SEEDS = 2**32
 RANKS: dict[Choice, tuple[int, int]] = {"left": (1, 2), "right": (2, 1), "tie": (1, 1)}
 """Of the reply on the left and on the right. Rank 0 is a mended one's; both bad is no order."""
