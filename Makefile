@@ -40,7 +40,7 @@ wheel: env  ## dist/amenable-*.whl
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 lock:  ## requirements.txt anew from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --extra train --group dev --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra train --extra qlora --group dev --universal --python-version 3.11 \
 	  --exclude-newer "$$(date -u -d '7 days ago' +%Y-%m-%d)" --overrides requirements.overrides \
 	  --generate-hashes --no-annotate --no-header --no-emit-package torch --output-file requirements.txt
 

@@ -58,6 +58,17 @@ def finetuning(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
+def in_four_bits(
+    finetuning: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """The same finetuning, on a base whose layers are packed anew whenever it goes on."""
+    folder = tmp_path_factory.mktemp("qlora") / "workspace"
+    shutil.copytree(finetuning[0], folder)
+    with Workspace.open(folder) as workspace:
+        return folder, queue(workspace, "finetune", "tiny", FINETUNE | {"method": "qlora"})
+
+
+@pytest.fixture(scope="module")
 def aligning(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A workspace where pairs of a first version were judged, and an improvement is to begin."""
     with Workspace.open(tmp_path_factory.mktemp("align") / "workspace") as workspace:
@@ -109,7 +120,10 @@ def rewarding(
         return folder, queue(workspace, "reward", policy, REWARD)
 
 
-@pytest.fixture(params=["finetuning", "aligning", "one_by_one", "rewarding", "pretraining"])
+BEGUN = ["finetuning", "in_four_bits", "aligning", "one_by_one", "rewarding", "pretraining"]
+
+
+@pytest.fixture(params=BEGUN)
 def before(request: pytest.FixtureRequest) -> tuple[Path, str]:
     return request.getfixturevalue(request.param)
 

@@ -18,9 +18,11 @@ from amenable.chat.template import chat_form
 from amenable.chat.trees import Pack
 from amenable.models.adapters import AdapterSet
 from amenable.models.faults import first_line, is_out_of_memory
+from amenable.models.four_bit import pack_layers, packed_layers
 from amenable.models.gated import use_lean_gates
 from amenable.models.head import scored_log_probs
 from amenable.models.norms import use_lean_norms
+from amenable.models.recompute import recompute_layers
 from amenable.models.tree_attention import READY, reads_trees, use_tree_attention
 from amenable.models.vocabulary import Vocabulary
 from amenable.records.errors import ModelError
@@ -46,8 +48,13 @@ def compute_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """A frozen causal language model from safetensors; code in the folder is never run."""
+def load_network(
+    folder: Path, dtype: torch.dtype, *, in_four_bits: bool = False
+) -> PreTrainedModel:
+    """A frozen causal language model from safetensors; code in the folder is never run.
+
+    In 4 bits it is to be trained in little memory: its layers keep little for backward, too.
+    """
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} holds no model: there is no config.json in it.")
     if not any(folder.glob("*.safetensors")):
@@ -58,6 +65,9 @@ def load_network(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     use_lean_norms(network)
     use_lean_gates(network)
     use_tree_attention(network)
+    if in_four_bits:
+        pack_layers(network, compute_device())
+        recompute_layers(network)
     cast("nn.Module", network).to(compute_device())
     return network.eval()
 
@@ -114,8 +124,10 @@ class Policy:
     folder: Path
 
     @classmethod
-    def load(cls, folder: Path, dtype: torch.dtype | None = None) -> "Policy":
-        network = load_network(folder, dtype or compute_dtype())
+    def load(
+        cls, folder: Path, dtype: torch.dtype | None = None, *, in_four_bits: bool = False
+    ) -> "Policy":
+        network = load_network(folder, dtype or compute_dtype(), in_four_bits=in_four_bits)
         vocabulary = Vocabulary(network)
         return cls(network, vocabulary, AdapterSet(network, vocabulary), folder)
 
@@ -168,7 +180,8 @@ class Policy:
 
     @property
     def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        packed = sum(layer.num_weights for layer in packed_layers(self.network))
+        return packed + sum(parameter.numel() for parameter in self.network.parameters())
 
     def using(self, adapter: str | None) -> AbstractContextManager[None]:
         return self.adapters.using(adapter)

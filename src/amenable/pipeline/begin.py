@@ -7,8 +7,15 @@ from typing import Literal
 from sqlalchemy.orm import Session
 
 from amenable.feedback.export import comparisons, thumbs
-from amenable.pipeline.config import LEAST_COMPARISONS, AlignConfig, StageConfig, recorded
+from amenable.pipeline.config import (
+    LEAST_COMPARISONS,
+    AlignConfig,
+    FinetuneConfig,
+    StageConfig,
+    recorded,
+)
 from amenable.pipeline.loop import ENOUGH_TO_IMPROVE
+from amenable.pipeline.packages import needs_four_bits
 from amenable.pipeline.sources import add_starter, check_holds, mixture_of, mixture_words, type_of
 from amenable.records.errors import ConfigError, DataError, ModelError, NotFoundError
 from amenable.store import library, runs
@@ -127,6 +134,7 @@ def begin(
     wanted = method(stage)
     check_model(session, wanted, inputs, config)
     check_data(session, wanted, inputs, config)
+    check_packages(config)
     add_starter(session)
     return runs.queue(
         session,
@@ -178,6 +186,12 @@ def check_data(
         if weight != 1 and not wanted.is_mixture:
             raise DataError(f"{wanted.title} takes each data set whole, without a weight.")
         check_holds(session, name, *_row_types(wanted, config))
+
+
+def check_packages(config: StageConfig | None) -> None:
+    """What a single way of training needs, beside what all of them do."""
+    if isinstance(config, FinetuneConfig) and config.method == "qlora":
+        needs_four_bits()
 
 
 def _row_types(wanted: Method, config: StageConfig | None) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ from typing import Any, Literal, NamedTuple
 from amenable.records.errors import ConfigError
 
 NUM_PROOF_PAIRS = 12
+"""Blind pairs that prove an improvement; so many prompts are left aside for them."""
 LEAST_COMPARISONS = 20
 """That order two replies: what a reward model takes at least."""
-"""Blind pairs that prove an improvement; so many prompts are left aside for them."""
 
 
 def _at_least(field_name: str, value: float, least: float) -> None:
@@ -119,9 +119,10 @@ class PretrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    method: Literal["lora", "layers", "full"] = "lora"
-    """lora trains a small update beside frozen weights; layers trains every layer and leaves the
-    vocabulary; full trains all there is."""
+    method: Literal["lora", "qlora", "layers", "full"] = "lora"
+    """lora trains a small update beside frozen weights; qlora the same with the frozen layers in
+    4 bits, for less memory and more time; layers trains every layer and leaves the vocabulary;
+    full trains all there is."""
     train_marker_rows: bool = True
     """Also train the rows of the chat markers, which a base model never saw (full trains all)."""
     lora: LoraConfig = field(default_factory=LoraConfig)

@@ -140,10 +140,10 @@ def _adapter_name(row: ModelRow) -> str:
     return f"{row.name} ({row.sha256[:12]})"
 
 
-def load_policy(folder: Path, row: ModelRow) -> Policy:
+def load_policy(folder: Path, row: ModelRow, *, in_four_bits: bool = False) -> Policy:
     """The model in `folder`; where it cannot be read, how to get it back."""
     try:
-        return Policy.load(folder)
+        return Policy.load(folder, in_four_bits=in_four_bits)
     except ModelError as error:
         if library.is_made_here(row):
             raise

@@ -20,6 +20,7 @@ from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.engines import family_form, load_policy
 from amenable.pipeline.judgements import JUDGED_SETS
 from amenable.pipeline.knobs import read_config
+from amenable.pipeline.packages import needs_four_bits
 from amenable.pipeline.progress import Stopwatch, read_film
 from amenable.pipeline.room import check_room
 from amenable.pipeline.sources import (
@@ -45,7 +46,13 @@ from amenable.training.state import Progress
 
 LEARNER = "learner"  # the adapter's name while it is trained
 CHECKPOINT = "checkpoint"  # the folder of it, in the run's own
-EXTENTS: dict[str, Extent] = {"lora": "adapter", "layers": "layers", "full": "full"}
+IN_FOUR_BITS = "base_in_four_bits"  # in what is known of a version
+EXTENTS: dict[str, Extent] = {
+    "lora": "adapter",
+    "qlora": "adapter",
+    "layers": "layers",
+    "full": "full",
+}
 FILM_STEPS = (0, 10, 20, 40)
 FILM_PROMPTS = (
     "Write a short poem about the sea.",
@@ -100,7 +107,7 @@ def finetune(context: Context) -> dict[str, str]:
         learned = Demonstrations.kept(context.folder) or demonstrations(session, _mixture(context))
     base_folder = context.workspace.folder / base.folder
     form = family_form(base_folder)
-    policy = load_policy(base_folder, base)
+    policy = _loaded(base_folder, base, config)
     encoder = policy.encoder(form)
     _put_learner(policy, encoder, config, context.run.seed)
     within = replace(config, max_tokens=min(config.max_tokens, policy.num_positions))
@@ -133,15 +140,23 @@ def finetune(context: Context) -> dict[str, str]:
         num_trained=weights.num_trained,
         is_simulated=False,
         learned_from=learned.about(),
+        in_four_bits=config.method == "qlora",
     )
     return {"model": keep_policy(context, policy, lineage), **taught.counts()}
+
+
+def _loaded(folder: Path, base: ModelRow, config: FinetuneConfig) -> Policy:
+    if config.method != "qlora":
+        return load_policy(folder, base)
+    needs_four_bits()
+    return load_policy(folder, base, in_four_bits=True)
 
 
 def _put_learner(policy: Policy, encoder: Encoder, config: FinetuneConfig, seed: int) -> None:
     # Where the whole vocabulary is trained, markers are rows like any other.
     has_markers = config.train_marker_rows and config.method != "full"
     marker_ids = encoder.marker_ids if has_markers else ()
-    if config.method == "lora":
+    if EXTENTS[config.method] == "adapter":
         shape = AdapterShape(rank=config.lora.rank, alpha=config.lora.alpha, marker_ids=marker_ids)
         policy.adapters.add(LEARNER, shape, seed=seed_for(seed, "adapter"))
     else:
@@ -233,6 +248,8 @@ class Lineage:
     """Its demonstrations; None where it learned from people's choices."""
     judged_sets: Mapping[str, str] = field(default_factory=dict[str, str])
     """Imported data sets of choices that went into it, by their sha256."""
+    in_four_bits: bool = False
+    """Whether the base's layers were in 4 bits while it learned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +329,7 @@ def keep(context: Context, policy: Policy, lineage: Lineage, made: Made) -> str:
             "bytes": sum(path.stat().st_size for path in folder.iterdir()),
             "terms": base.info.get("terms", ""),
             **({JUDGED_SETS: dict(lineage.judged_sets)} if lineage.judged_sets else {}),
+            **({IN_FOUR_BITS: True} if lineage.in_four_bits else {}),
             **made.info,
         },
     )

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from amenable.models.catalogue import KNOWN_MODELS
 from amenable.models.faults import first_line
+from amenable.models.four_bit import BITS_A_WEIGHT
 from amenable.models.head import CHUNK_ROWS
 from amenable.models.policy import compute_device, compute_dtype, refuse_more_than_text
 from amenable.pipeline import costs
@@ -25,10 +26,15 @@ PROBE_SECONDS = 2.0
 # Shares of the probed rate that our loops reach, as measured on two cores (docs/experiments.md).
 TRAINING_SHARE, DECODING_SHARE, READING_SHARE = 0.45, 0.12, 0.4
 ACTIVATION_NUMBERS = 62  # per token, layer and unit of hidden width; measured on Gemma 3 270M
+BYTES_PER_TRAINED = 16
+"""In fp32: the weight, the sum of its gradients, and AdamW's two moments."""
+PROGRAM_BYTES = 700_000_000
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 # What the starter set holds, in tokens of Gemma: the plan's measure of work.
 DEMONSTRATION_TOKENS, DEMONSTRATION_TARGETS, REPLY_TOKENS, PROMPT_TOKENS = 75_000, 41_000, 60, 70
 EVALUATION_PROMPTS, EVALUATION_REPLY_TOKENS = 152, 60  # a base as it is goes on to 128
+MATRICES = 7
+"""Of a layer: four of attention, three of its feed-forward part."""
 NUM_VERSIONS = 2
 """That the loop sets side by side, in blind pairs and in its last comparison."""
 
@@ -58,6 +64,11 @@ class Machine:
     gpu_memory_bytes: int | None = None
     """Of the GPU that is used; None where the processor computes."""
 
+    @property
+    def room_bytes(self) -> int:
+        """Memory where it computes."""
+        return self.gpu_memory_bytes or self.memory_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -68,6 +79,8 @@ class Plan:
     sample: StageCost
     align: StageCost
     compare: StageCost
+    qlora_bytes: int
+    """Memory of finetuning with the layers in 4 bits, in place of what `finetune` needs."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -83,7 +96,11 @@ class Plan:
     @property
     def fits(self) -> bool:
         most = max(stage.memory_bytes for stage in self.stages.values())
-        return most < (self.machine.gpu_memory_bytes or self.machine.memory_bytes)
+        return most < self.machine.room_bytes
+
+    @property
+    def qlora_fits(self) -> bool:
+        return self.qlora_bytes < self.machine.room_bytes
 
 
 def make_plan(workspace: Workspace, name: str) -> Plan:
@@ -226,6 +243,7 @@ def estimate(name: str, shape: Shape, machine: Machine, download_bytes: int) -> 
             seconds=compared / flops / DECODING_SHARE + read / flops / READING_SHARE,
             memory_bytes=speaking,
         ),
+        qlora_bytes=qlora_needed(shape, machine.dtype, finetune.fit.tokens_per_batch),
     )
 
 
@@ -237,9 +255,31 @@ def memory_needed(
     Each version that speaks beside its base has the layers once more, its adapter folded in;
     embedding and head are shared, and are one matrix in most small models.
     """
-    program = 700_000_000
     width = DTYPE_BYTES[dtype]
     weights = width * (shape.head + shape.embedding + (1 + num_versions) * shape.backbone)
     head_chunk = CHUNK_ROWS * shape.vocabulary * 4
-    kept = training_tokens * shape.layers * shape.hidden * ACTIVATION_NUMBERS * width
-    return program + weights + head_chunk + kept
+    kept = kept_bytes(training_tokens, shape.layers, shape.hidden, width)
+    return PROGRAM_BYTES + weights + head_chunk + kept
+
+
+def qlora_needed(shape: Shape, dtype: str, training_tokens: int) -> int:
+    """The same for finetuning with the layers in 4 bits, of which one at a time is ever whole.
+
+    Beside it the update, small but in fp32: every matrix of a layer has the hidden width on one
+    side, so the other sides of all of them come to backbone / hidden.
+    """
+    width = DTYPE_BYTES[dtype]
+    packed = int(shape.backbone * BITS_A_WEIGHT / 8) + width * shape.backbone // shape.layers
+    vocabulary = width * (shape.head + shape.embedding) + CHUNK_ROWS * shape.vocabulary * 4
+    sides = MATRICES * shape.layers * shape.hidden + shape.backbone // shape.hidden
+    update = FinetuneConfig().lora.rank * sides * (width + BYTES_PER_TRAINED)
+    kept = kept_bytes(training_tokens, shape.layers, shape.hidden, width, in_four_bits=True)
+    return PROGRAM_BYTES + packed + vocabulary + update + kept
+
+
+def kept_bytes(
+    tokens: int, layers: int, hidden: int, width: int, *, in_four_bits: bool = False
+) -> int:
+    """What backward keeps: all work of all layers, or what came into each, and the work of one."""
+    numbers = layers + ACTIVATION_NUMBERS if in_four_bits else layers * ACTIVATION_NUMBERS
+    return tokens * hidden * numbers * width

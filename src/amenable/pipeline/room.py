@@ -6,14 +6,13 @@ import psutil
 import torch
 from torch import nn
 
+from amenable.models.four_bit import packed_layers
 from amenable.models.head import CHUNK_ROWS
 from amenable.models.policy import Policy
 from amenable.pipeline.config import FitConfig
-from amenable.pipeline.plan import ACTIVATION_NUMBERS
+from amenable.pipeline.plan import BYTES_PER_TRAINED, kept_bytes
 from amenable.records.errors import ModelError
 
-BYTES_PER_TRAINED = 16
-"""In fp32: the weight, the sum of its gradients, and AdamW's two moments."""
 LEAST_TOKENS = 64
 
 
@@ -35,17 +34,23 @@ def check_room(policy: Policy, trained: Mapping[str, nn.Parameter], fit: FitConf
         raise ModelError(f"{said} --fit.tokens-per-batch {tokens} would fit.")
     raise ModelError(
         f"{said} No smaller batch would fit: end other programs, train less of it "
-        "(finetuning by lora), or take a smaller model."
+        "(finetuning by lora), keep it in 4 bits (by qlora), or take a smaller model."
     )
 
 
 def _needed_bytes(policy: Policy, num_trained: int, tokens_per_batch: int) -> int:
-    """Master weights, what backward keeps of a batch, and one chunk of the head."""
-    config = policy.network.config
-    kept = tokens_per_batch * config.num_hidden_layers * config.hidden_size * ACTIVATION_NUMBERS
+    """Master weights, what backward keeps of a batch, one chunk of the head, one weight whole."""
+    config, width = policy.network.config, policy.head_weight.element_size()
+    largest = max((layer.num_weights for layer in packed_layers(policy.network)), default=0)
+    kept = kept_bytes(
+        tokens_per_batch,
+        config.num_hidden_layers,
+        config.hidden_size,
+        width,
+        in_four_bits=largest > 0,
+    )
     head_chunk = CHUNK_ROWS * len(policy.head_weight) * 4
-    width = policy.head_weight.element_size()
-    return num_trained * BYTES_PER_TRAINED + kept * width + head_chunk
+    return num_trained * BYTES_PER_TRAINED + kept + head_chunk + largest * width
 
 
 def _free_bytes(device: torch.device) -> int:

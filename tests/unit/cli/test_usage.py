@@ -2,8 +2,11 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.tiny import put_tiny
 
 from amenable.apps.cli.main import status_of
+from amenable.store import runs
+from amenable.store.workspace import Workspace
 
 MISTAKES = {
     "fintune": "There is no command 'fintune'. Did you mean finetune? See amenable --help.",
@@ -17,7 +20,7 @@ MISTAKES = {
     "finetune x --lora.rank a": "--lora.rank must be a whole number. See amenable finetune --help.",
     "finetune x --fit.learning-rate a": "--fit.learning-rate must be a number.",
     "finetune x --lora.rank 0": "rank is 0, but must be at least 1.",
-    "finetune x --method half": "--method is 'half', but must be one of lora, layers, full.",
+    "finetune x --method half": "--method is 'half', but must be one of lora, qlora, layers, full.",
     "start --port": "--port lacks a value.",
     "chat m --top-p 0": "top_p is 0.0, but must lie in (0, 1].",
     "chat m --temperature -1": "temperature is -1.0, but must be at least 0.",
@@ -78,6 +81,27 @@ def test_what_training_needs_is_named_with_its_cure(
 
     assert status_of(["finetune", "x"]) == 2
     assert "pip install 'amenable[train]'" in capsys.readouterr().err
+
+
+def test_what_qlora_needs_is_named_with_its_cure_before_anything_is_queued(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    def found(name: str) -> str | None:
+        return None if name == "bitsandbytes" else name
+
+    monkeypatch.setattr("amenable.pipeline.packages.find_spec", found)
+    folder = tmp_path / "workspace"
+    with Workspace.open(folder) as workspace:
+        base = put_tiny(workspace)
+    capsys.readouterr()
+    words = ["finetune", base, "--method", "qlora", "--workspace", str(folder)]
+
+    assert status_of(words) == 2
+    assert capsys.readouterr().err == (
+        "amenable: QLoRA needs bitsandbytes. Install with: pip install 'amenable[train,qlora]'\n"
+    )
+    with Workspace.open(folder) as workspace, workspace.database.read() as session:
+        assert runs.list_runs(session) == []
 
 
 class SafetensorError(Exception):

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.tiny import Family, put_tiny, tiny_tokenizer
 from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queue, run
 
@@ -10,6 +12,7 @@ from amenable.chat.encode import Encoder
 from amenable.chat.template import chat_form
 from amenable.datasets.examples import ConversationExample
 from amenable.generation.engine import Request
+from amenable.models.adapters import ADAPTER_FILE
 from amenable.models.policy import Policy
 from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.engines import EngineRoom
@@ -152,6 +155,33 @@ def test_the_whole_model_can_be_trained(workspace: Workspace, base: str, method:
         [Request(prompt=prompt, model=each, settings=settings) for each in (name, base)]
     )
     assert [reply.model.name for reply in replies] == [name, base]
+
+
+def test_an_adapter_trained_on_a_base_in_4_bits_is_like_any_other(workspace: Workspace, base: str):
+    name, plain = (
+        done(workspace, "finetune", base, SMALL_FINETUNE | {"method": method})
+        for method in ("qlora", "lora")
+    )
+    with workspace.database.read() as session:
+        row, other = (library.model(session, each) for each in (name, plain))
+    assert (row.base, row.parent, row.kind) == (base, base, "policy")
+    assert row.info["base_in_four_bits"] is True
+    assert "base_in_four_bits" not in other.info
+    for fact in ("num_parameters", "num_trained", "bytes"):
+        assert row.info[fact] == other.info[fact]
+    mine, others = (
+        load_file(workspace.folder / each.folder / ADAPTER_FILE) for each in (row, other)
+    )
+    assert mine.keys() == others.keys()
+    assert any(not torch.equal(mine[path], others[path]) for path in mine)
+    # It replies on the base as it is, with its update folded in.
+    engine = EngineRoom(workspace).have([name])
+    request = Request(
+        prompt=Conversation.of(("user", "Hi")),
+        model=name,
+        settings=SamplingSettings(max_new_tokens=8),
+    )
+    assert engine.generate([request])[0].model.sha256 == row.sha256
 
 
 @pytest.mark.parametrize("family", ["chatml", "llama3", "transcript"])

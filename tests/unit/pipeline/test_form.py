@@ -100,7 +100,7 @@ FITS = {
 VALUES: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
     FinetuneConfig: {
         **FITS,
-        "method": st.sampled_from(["lora", "layers", "full"]),
+        "method": st.sampled_from(["lora", "qlora", "layers", "full"]),
         "train_marker_rows": st.booleans(),
         "lora.rank": counts,
         "max_tokens": counts,
@@ -158,7 +158,7 @@ def test_whatever_is_typed_is_a_config_or_is_refused_by_field(kind: type[Any], d
         ({"fit.num_epochs": ""}, {"fit.num_epochs": "be a whole number"}),
         ({"fit.learning_rate": "nan"}, {"fit.learning_rate": "be a number"}),
         ({"fit.learning_rate": "0,5"}, {"fit.learning_rate": "be a number"}),
-        ({"method": "half"}, {"method": "be one of lora, layers, full"}),
+        ({"method": "half"}, {"method": "be one of lora, qlora, layers, full"}),
         ({"train_marker_rows": "maybe"}, {"train_marker_rows": "be on or off"}),
         ({"limit": "1" * 101}, {"limit": f"have at most {MOST_LETTERS} letters"}),
         ({"speed": "1"}, {"speed": "be a knob of this form"}),

@@ -53,7 +53,7 @@ def test_a_group_keeps_the_defaults_of_its_owner():
         (FinetuneConfig, {"speed": 1}, "speed is 1, but must be one of .*lora"),
         (FinetuneConfig, {"fit": {"speed": 1}}, "speed"),
         (FinetuneConfig, {"fit": 3}, "fit is 3, but must be a group"),
-        (FinetuneConfig, {"method": "magic"}, "one of lora, layers, full"),
+        (FinetuneConfig, {"method": "magic"}, "one of lora, qlora, layers, full"),
         (FinetuneConfig, {"limit": "all"}, "limit is 'all', but must be int"),
         (FinetuneConfig, {"limit": 1.5}, "must be int"),
         (FinetuneConfig, {"limit": True}, "must be a number"),

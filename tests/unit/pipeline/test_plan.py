@@ -8,7 +8,15 @@ import pytest
 from tests.tiny import save_tiny
 
 from amenable.pipeline import costs
-from amenable.pipeline.plan import Machine, Shape, estimate, make_plan, memory_needed, shape_of
+from amenable.pipeline.plan import (
+    Machine,
+    Shape,
+    estimate,
+    make_plan,
+    memory_needed,
+    qlora_needed,
+    shape_of,
+)
 from amenable.records.errors import ModelError
 from amenable.store.workspace import Workspace
 
@@ -88,3 +96,52 @@ def test_a_plan_is_kept_beside_those_of_other_models(workspace: Workspace):
     with workspace.database.read() as session:
         assert costs.is_planned(session, "other")
         assert costs.is_planned(session, plan.model)
+
+
+LLAMA_8B = {
+    "model_type": "llama",
+    "vocab_size": 128_256,
+    "hidden_size": 4096,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": False,
+}
+
+
+def test_a_base_of_8_billion_weights_is_finetuned_within_24_gb(
+    workspace: Workspace, tmp_path: Path
+):
+    """The sum of docs/how-to/qlora.md, from the sizes alone."""
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B), "utf-8")
+    shape, _ = shape_of(workspace, str(tmp_path))
+    a_layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14_336
+    norms = (2 * 32 + 1) * 4096
+    assert shape.backbone == 32 * a_layer + norms
+    assert shape.head == shape.embedding == 128_256 * 4096
+    parts = {
+        "layers in 4 bits": 3.60e9,
+        "one layer whole": 0.44e9,
+        "embedding and head": 2.10e9,
+        "a chunk of the head": 0.20e9,
+        # Rank 16 on both sides of seven matrices: 42 million numbers, of 2 and 16 bytes.
+        "update": 32 * 16 * (2 * 8192 + 2 * 5120 + 3 * 18_432) * 18,
+        "inputs of the layers": 2 * 2048 * 4096 * 32,
+        "work of one layer": 2 * 2048 * 4096 * 62,
+        "program": 0.7e9,
+    }
+    needed = qlora_needed(shape, "bfloat16", 2048)
+    assert needed == pytest.approx(sum(parts.values()), rel=0.005)
+    assert needed < 24e9 < memory_needed(shape, "bfloat16", training_tokens=2048)
+
+
+def test_what_fits_in_4_bits_alone_is_said():
+    plan = estimate("m", SHAPE, MACHINE, 0)
+    narrow = replace(MACHINE, memory_bytes=plan.qlora_bytes + 1)
+    assert replace(plan, machine=narrow).qlora_fits
+    assert not replace(plan, machine=replace(narrow, memory_bytes=plan.qlora_bytes)).qlora_fits
+    # Whatever the number of layers, one of them works at a time.
+    deep = Shape(backbone=10**6, head=5000, hidden=100, layers=50, vocabulary=10)
+    more = qlora_needed(deep, "bfloat16", 1100) - qlora_needed(deep, "bfloat16", 100)
+    assert more == 1000 * 100 * (50 + 62) * 2

@@ -191,7 +191,7 @@ def test_mistakes_stand_beside_their_fields_and_what_was_typed_is_kept(
     ("changed", "said"),
     [
         ({"config.fit.num_epochs": "0"}, "Number of epochs must be at least 1."),
-        ({"config.method": "half"}, "Method must be one of lora, layers, full."),
+        ({"config.method": "half"}, "Method must be one of lora, qlora, layers, full."),
         ({"config.limit": "1" * 101}, "Limit must have at most 100 letters."),
         ({"config.speed": "1"}, "speed must be a knob of this form."),
         ({"speed": "1"}, "“speed” is no field of this form"),
@@ -284,6 +284,17 @@ def test_a_machine_that_cannot_train_says_so(
     assert "pip install &#39;amenable[train]&#39;" in page
     assert 'type="submit"' not in page
     refused(reader, shelf, "finetune", form_of(FinetuneConfig(), BASE))
+
+
+def test_what_qlora_needs_is_said_beside_the_method(
+    reader: TestClient, shelf: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    def found(name: str) -> str | None:
+        return None if name == "bitsandbytes" else name
+
+    monkeypatch.setattr(packages, "find_spec", found)
+    typed = form_of(FinetuneConfig(method="qlora"), BASE)
+    assert "QLoRA needs bitsandbytes." in refused(reader, shelf, "finetune", typed)
 
 
 @pytest.mark.parametrize(("path", "status"), [("prepare", 404), ("nothing", 404), ("No-1", 422)])

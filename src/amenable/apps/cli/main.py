@@ -36,6 +36,8 @@ def main(words: Sequence[str] | None = None) -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message).300s")
+    # PEFT imports it, and it names kernels that it could fetch: nothing here uses them.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     sys.exit(status_of(sys.argv[1:] if words is None else words))
 
 

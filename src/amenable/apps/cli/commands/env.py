@@ -15,6 +15,7 @@ from amenable.apps.web import words
 
 PACKAGES = (
     *("amenable", "torch", "transformers", "tokenizers", "safetensors", "peft", "gguf"),
+    "bitsandbytes",
     *("numpy", "scipy", "sqlalchemy", "fastapi", "uvicorn", "pydantic", "tyro", "rich"),
 )
 GPU_DRIVERS = Path("/proc/driver/nvidia/gpus")

@@ -120,5 +120,8 @@ def _say(out: Out, plan: "Plan", advice: str | None) -> None:
         out.say("It fits this machine.", style="instruct")
     else:
         out.say("It does not fit: this machine has too little memory.", style="wrong")
+        if plan.qlora_fits:
+            size = words.size(plan.qlora_bytes)
+            out.say(f"Finetuning alone would, with the layers in 4 bits: --method qlora ({size}).")
     if advice:
         out.say(advice, style="base")

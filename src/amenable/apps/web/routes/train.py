@@ -153,6 +153,7 @@ def _wrong_inputs(
     checks = {
         "model": lambda: begin.check_model(session, wanted, typed.inputs, config),
         "data": lambda: begin.check_data(session, wanted, typed.inputs, config),
+        "config.method": lambda: begin.check_packages(config),
     }
     found: dict[str, str] = {}
     for name, check in checks.items():
