@@ -10,7 +10,7 @@ INDEX := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
 env: $(VENV)/.ready  ## prepare .venv: exact pins, checked by hash; torch apart, so that its build is your choice
 
 $(VENV)/.ready: requirements.txt pyproject.toml
-	@echo "Preparing $(VENV): about 250 MB of packages and torch (about 200 MB for the CPU build;"
+	@echo "Preparing $(VENV): about 300 MB of packages and torch (about 200 MB for the CPU build;"
 	@echo "the CUDA build is several GB: for a machine without GPU see 'The CPU build of torch' in README)."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt

@@ -61,7 +61,7 @@ def finetuning(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def in_four_bits(
     finetuning: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
-    """The same finetuning, on a base whose layers are packed anew whenever it goes on."""
+    """The same finetuning, on a base whose layers are put in 4 bits anew whenever it goes on."""
     folder = tmp_path_factory.mktemp("qlora") / "workspace"
     shutil.copytree(finetuning[0], folder)
     with Workspace.open(folder) as workspace:

@@ -1,11 +1,11 @@
-"""Frozen layers packed to 4 bits: the weight is formed where it is multiplied, and kept nowhere.
+"""Frozen layers in 4 bits: a weight is formed where it is multiplied, and kept nowhere.
 
 QLoRA, Dettmers et al. 2023 (arXiv 2305.14314): a weight is one of sixteen values, placed so that a
 normal distribution falls into each alike (NF4), times the largest of its block of 64. Of these
 largest ones, 8 bits each are kept, and of every 256 of them one scale (double quantisation).
 
-bitsandbytes packs and unpacks, and does nothing else here: its own layer repacks the weight in its
-first reply on a processor, and no backward pass works after that.
+bitsandbytes quantises and forms the values again, and does nothing else here: its own layer
+rearranges the weight in its first reply on a processor, and passes no gradient on after that.
 """
 
 import importlib
@@ -31,7 +31,7 @@ class FourBitLinear(nn.Linear):
         nn.Module.__init__(self)  # not Linear's own, which would make a weight
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.register_parameter("bias", cast("nn.Parameter | None", layer.bias))
-        # Rows as long as a block: the processor's kernel begins a new block with every row.
+        # Rows as long as a block: the processor's kernel takes each row for the start of a block.
         blocks = layer.weight.detach().to(device).reshape(-1, BLOCK)
         self._library: Any = importlib.import_module("bitsandbytes").functional
         self._codes, self._state = self._library.quantize_4bit(
@@ -47,8 +47,8 @@ class FourBitLinear(nn.Linear):
     def num_weights(self) -> int:
         return self.in_features * self.out_features
 
-    def packed(self) -> dict[str, Tensor]:
-        """All that is kept of the weight."""
+    def kept(self) -> dict[str, Tensor]:
+        """All that there is of the weight between two uses."""
         scales = self._state.state2
         return {
             "codes": self._codes,
@@ -60,12 +60,15 @@ class FourBitLinear(nn.Linear):
         }
 
 
-def packed_layers(network: nn.Module) -> Iterator[FourBitLinear]:
+def four_bit_layers(network: nn.Module) -> Iterator[FourBitLinear]:
     return (module for module in network.modules() if isinstance(module, FourBitLinear))
 
 
-def pack_layers(network: PreTrainedModel, device: torch.device) -> None:
-    """Pack every linear layer but the head on `device`, where no more than one is ever whole."""
+def put_in_four_bits(network: PreTrainedModel, device: torch.device) -> None:
+    """Every linear layer but the head; on `device` no more than one of them is ever whole.
+
+    A layer that does not fill its last block stays as it is.
+    """
     head = network.get_output_embeddings()
     # No list of what is to go: it would keep all of it until its end.
     owners = [each for each in network.modules() if not isinstance(each, nn.Linear)]
@@ -73,7 +76,7 @@ def pack_layers(network: PreTrainedModel, device: torch.device) -> None:
         for name, layer in list(owner.named_children()):
             if type(layer) is nn.Linear and layer is not head and not layer.weight.numel() % BLOCK:
                 setattr(owner, name, FourBitLinear(layer, device))
-    if next(packed_layers(network), None) is None:
+    if next(four_bit_layers(network), None) is None:
         raise ModelError(
             f"Models of the kind {network.config.model_type!r} have no layers that can be kept in "
             "4 bits here. --method lora trains them."

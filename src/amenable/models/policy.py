@@ -18,7 +18,7 @@ from amenable.chat.template import chat_form
 from amenable.chat.trees import Pack
 from amenable.models.adapters import AdapterSet
 from amenable.models.faults import first_line, is_out_of_memory
-from amenable.models.four_bit import pack_layers, packed_layers
+from amenable.models.four_bit import four_bit_layers, put_in_four_bits
 from amenable.models.gated import use_lean_gates
 from amenable.models.head import scored_log_probs
 from amenable.models.norms import use_lean_norms
@@ -66,7 +66,7 @@ def load_network(
     use_lean_gates(network)
     use_tree_attention(network)
     if in_four_bits:
-        pack_layers(network, compute_device())
+        put_in_four_bits(network, compute_device())
         recompute_layers(network)
     cast("nn.Module", network).to(compute_device())
     return network.eval()
@@ -180,8 +180,8 @@ class Policy:
 
     @property
     def num_parameters(self) -> int:
-        packed = sum(layer.num_weights for layer in packed_layers(self.network))
-        return packed + sum(parameter.numel() for parameter in self.network.parameters())
+        in_four_bits = sum(layer.num_weights for layer in four_bit_layers(self.network))
+        return in_four_bits + sum(parameter.numel() for parameter in self.network.parameters())
 
     def using(self, adapter: str | None) -> AbstractContextManager[None]:
         return self.adapters.using(adapter)

@@ -269,12 +269,12 @@ def qlora_needed(shape: Shape, dtype: str, training_tokens: int) -> int:
     side, so the other sides of all of them come to backbone / hidden.
     """
     width = DTYPE_BYTES[dtype]
-    packed = int(shape.backbone * BITS_A_WEIGHT / 8) + width * shape.backbone // shape.layers
+    layers = int(shape.backbone * BITS_A_WEIGHT / 8) + width * shape.backbone // shape.layers
     vocabulary = width * (shape.head + shape.embedding) + CHUNK_ROWS * shape.vocabulary * 4
     sides = MATRICES * shape.layers * shape.hidden + shape.backbone // shape.hidden
     update = FinetuneConfig().lora.rank * sides * (width + BYTES_PER_TRAINED)
     kept = kept_bytes(training_tokens, shape.layers, shape.hidden, width, in_four_bits=True)
-    return PROGRAM_BYTES + packed + vocabulary + update + kept
+    return PROGRAM_BYTES + layers + vocabulary + update + kept
 
 
 def kept_bytes(

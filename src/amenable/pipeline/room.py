@@ -6,7 +6,7 @@ import psutil
 import torch
 from torch import nn
 
-from amenable.models.four_bit import packed_layers
+from amenable.models.four_bit import four_bit_layers
 from amenable.models.head import CHUNK_ROWS
 from amenable.models.policy import Policy
 from amenable.pipeline.config import FitConfig
@@ -41,7 +41,7 @@ def check_room(policy: Policy, trained: Mapping[str, nn.Parameter], fit: FitConf
 def _needed_bytes(policy: Policy, num_trained: int, tokens_per_batch: int) -> int:
     """Master weights, what backward keeps of a batch, one chunk of the head, one weight whole."""
     config, width = policy.network.config, policy.head_weight.element_size()
-    largest = max((layer.num_weights for layer in packed_layers(policy.network)), default=0)
+    largest = max((layer.num_weights for layer in four_bit_layers(policy.network)), default=0)
     kept = kept_bytes(
         tokens_per_batch,
         config.num_hidden_layers,

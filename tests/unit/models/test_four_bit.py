@@ -13,7 +13,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from amenable.chat.encode import TokenRow
 from amenable.models.adapters import AdapterShape
-from amenable.models.four_bit import BITS_A_WEIGHT, BLOCK, FourBitLinear, pack_layers, packed_layers
+from amenable.models.four_bit import (
+    BITS_A_WEIGHT,
+    BLOCK,
+    FourBitLinear,
+    four_bit_layers,
+    put_in_four_bits,
+)
 from amenable.models.policy import Policy
 from amenable.records.errors import ModelError
 from amenable.training.finetune import Budget, LikelihoodMethod
@@ -44,8 +50,8 @@ def gaussian(*shape: int) -> Tensor:
 def test_weights_that_are_among_the_sixteen_come_back_to_the_fourth_place():
     """All blocks have the same largest weight, so that nothing is lost of their scales."""
     at = torch.arange(32 * 16).remainder(16).view(32, 16)
-    packed = FourBitLinear(linear(0.5 * NF4[at]), CPU)
-    torch.testing.assert_close(packed.weight, 0.5 * NF4[at], rtol=0, atol=1e-4)
+    layer = FourBitLinear(linear(0.5 * NF4[at]), CPU)
+    torch.testing.assert_close(layer.weight, 0.5 * NF4[at], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(256, 128), (48, 32), (64, 96), (2, 32)])
@@ -75,10 +81,10 @@ def test_a_normal_distribution_loses_what_its_sixteen_values_lose():
 
 @pytest.mark.parametrize("shape", [(32, 16), (512, 256), (100, 704)])
 def test_what_is_kept_of_a_layer_has_the_bytes_of_the_sum(shape: tuple[int, int]):
-    packed = FourBitLinear(linear(gaussian(*shape)), CPU)
+    layer = FourBitLinear(linear(gaussian(*shape)), CPU)
     num = shape[0] * shape[1]
     blocks = num // 64
-    parts = {name: each.numel() * each.element_size() for name, each in packed.packed().items()}
+    parts = {name: each.numel() * each.element_size() for name, each in layer.kept().items()}
     assert parts == {
         "codes": num // 2,
         "scales": blocks,
@@ -90,26 +96,26 @@ def test_what_is_kept_of_a_layer_has_the_bytes_of_the_sum(shape: tuple[int, int]
     assert pytest.approx(4.127, abs=5e-4) == BITS_A_WEIGHT
     if num == 512 * 256:
         assert sum(parts.values()) - 4 * (1 + 16 + 256) == num * BITS_A_WEIGHT / 8
-    kept = {name for name, each in vars(packed).items() if isinstance(each, Tensor)}
+    kept = {name for name, each in vars(layer).items() if isinstance(each, Tensor)}
     assert kept == {"_codes"}
-    assert packed.num_weights == num
-    assert not list(packed.parameters())
+    assert layer.num_weights == num
+    assert not list(layer.parameters())
 
 
-def learner(folder: Path, *, in_four_bits: bool) -> Policy:
-    policy = Policy.load(folder, torch.float32, in_four_bits=in_four_bits)
+def learner(folder: Path, *, in_four_bits: bool, dtype: torch.dtype = torch.float32) -> Policy:
+    policy = Policy.load(folder, dtype, in_four_bits=in_four_bits)
     policy.adapters.add("learner", AdapterShape(rank=4, alpha=8.0, marker_ids=(4, 5)), seed=1)
     shake(policy, "learner", 1)
     return policy
 
 
-def use_unpacked(policy: Policy, packed: Policy) -> None:
-    """The dense network gets the values that the packed one multiplies by."""
-    dense = dict(policy.network.named_modules())
+def use_values_of(narrow: Policy, policy: Policy) -> None:
+    """The whole network gets the values that the one in 4 bits multiplies by."""
+    whole = dict(policy.network.named_modules())
     with torch.no_grad():
-        for path, module in packed.network.named_modules():
+        for path, module in narrow.network.named_modules():
             if isinstance(module, FourBitLinear):
-                cast("Any", dense[path]).weight.copy_(module.weight)
+                cast("Any", whole[path]).weight.copy_(module.weight)
 
 
 def kept_and_gradients(policy: Policy) -> tuple[Tensor, dict[str, Tensor], int]:
@@ -130,19 +136,27 @@ def kept_and_gradients(policy: Policy) -> tuple[Tensor, dict[str, Tensor], int]:
     return scores.detach(), gradients, sum(storages.values())
 
 
-@pytest.mark.parametrize("family", ["gemma", "chatml", "llama3"])
-def test_training_on_packed_layers_is_training_on_what_they_unpack_to(
-    tmp_path: Path, family: Family
+KINDS: list[tuple[Family, torch.dtype]] = [
+    ("gemma", torch.float32),
+    ("gemma", torch.bfloat16),
+    ("chatml", torch.float32),
+    ("llama3", torch.float32),
+]
+
+
+@pytest.mark.parametrize(("family", "dtype"), KINDS)
+def test_training_on_four_bit_layers_is_training_on_the_values_they_give(
+    tmp_path: Path, family: Family, dtype: torch.dtype
 ):
     save_tiny(tmp_path / "base", family)
-    packed = learner(tmp_path / "base", in_four_bits=True)
-    dense = learner(tmp_path / "base", in_four_bits=False)
+    narrow = learner(tmp_path / "base", in_four_bits=True, dtype=dtype)
+    dense = learner(tmp_path / "base", in_four_bits=False, dtype=dtype)
     as_it_is, _, _ = kept_and_gradients(dense)
-    use_unpacked(dense, packed)
+    use_values_of(narrow, dense)
     for parameter in dense.trained_parameters("learner", "adapter").values():
         parameter.grad = None
     scores, gradients, kept = kept_and_gradients(dense)
-    found, found_gradients, found_kept = kept_and_gradients(packed)
+    found, found_gradients, found_kept = kept_and_gradients(narrow)
     assert not torch.allclose(scores, as_it_is, atol=1e-3)
     assert torch.equal(found, scores)
     for name, gradient in gradients.items():
@@ -150,8 +164,8 @@ def test_training_on_packed_layers_is_training_on_what_they_unpack_to(
         assert torch.equal(found_gradients[name], gradient), name
     # Two layers keep what comes into them; the head's share is the same.
     assert found_kept < 0.6 * kept
-    with torch.no_grad(), packed.using(None), dense.using(None):
-        assert torch.equal(packed.scored(rows_pack(TOKENS)), dense.scored(rows_pack(TOKENS)))
+    with torch.no_grad(), narrow.using(None), dense.using(None):
+        assert torch.equal(narrow.scored(rows_pack(TOKENS)), dense.scored(rows_pack(TOKENS)))
 
 
 def test_no_whole_weight_is_kept_for_backward(tmp_path: Path):
@@ -164,17 +178,17 @@ def test_no_whole_weight_is_kept_for_backward(tmp_path: Path):
         shapes.append(tuple(tensor.shape))
         return tensor
 
-    x = gaussian(7, 32).requires_grad_()
+    x = gaussian(7, 32).to(policy.device).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         layer(x).sum().backward()
     assert sorted(shapes) == [(4, 32), (7, 4), (7, 32), (48, 4)]
     assert x.grad is not None
 
 
-def test_updates_leave_the_packed_layers_as_they_are(tmp_path: Path):
+def test_updates_leave_the_layers_in_4_bits_as_they_are(tmp_path: Path):
     policy = learner(save_tiny(tmp_path / "base"), in_four_bits=True)
-    layers = list(packed_layers(policy.network))
-    before = [{name: each.clone() for name, each in layer.packed().items()} for layer in layers]
+    layers = list(four_bit_layers(policy.network))
+    before = [{name: each.clone() for name, each in layer.kept().items()} for layer in layers]
     assert len(before) == 2 * 7
     rows = [TokenRow(ids, [False] + [True] * 5) for ids in TOKENS.tolist()]
     method = LikelihoodMethod(policy, rows, Budget(64, 64), seed=1)
@@ -183,7 +197,7 @@ def test_updates_leave_the_packed_layers_as_they_are(tmp_path: Path):
     losses = [update.take(method.steps(0)[0], 1e-2, 1.0)["loss"] for _ in range(5)]
     assert losses[-1] < 0.9 * losses[0]
     for layer, kept in zip(layers, before, strict=True):
-        for name, tensor in layer.packed().items():
+        for name, tensor in layer.kept().items():
             assert torch.equal(tensor, kept[name])
 
 
@@ -198,23 +212,23 @@ def test_whole_layers_are_let_go_one_after_the_other(monkeypatch: pytest.MonkeyP
         if isinstance(layer, nn.Linear) and layer is not network.get_output_embeddings()
     )
     left: list[int] = []
-    pack = FourBitLinear.__init__
+    put = FourBitLinear.__init__
 
     def counting(self: FourBitLinear, layer: nn.Linear, device: torch.device) -> None:
         left.append(len(whole))
-        pack(self, layer, device)
+        put(self, layer, device)
 
     monkeypatch.setattr(FourBitLinear, "__init__", counting)
     gc.disable()  # what waits for it still has its memory
     try:
-        pack_layers(network, CPU)
+        put_in_four_bits(network, CPU)
     finally:
         gc.enable()
     assert not whole
     # Four projections of attention, then three, are let go together.
     assert left == [14, 14, 14, 14, 10, 10, 10, 7, 7, 7, 7, 3, 3, 3]
-    packed = sum(layer.num_weights for layer in packed_layers(network))
-    assert packed + sum(parameter.numel() for parameter in network.parameters()) == before
+    in_four_bits = sum(layer.num_weights for layer in four_bit_layers(network))
+    assert in_four_bits + sum(parameter.numel() for parameter in network.parameters()) == before
 
 
 def test_a_layer_that_fills_no_blocks_stays_whole():
@@ -228,7 +242,7 @@ def test_a_layer_that_fills_no_blocks_stays_whole():
         num_key_value_heads=1,
     )
     network = LlamaForCausalLM(config)
-    pack_layers(network, CPU)
+    put_in_four_bits(network, CPU)
     layer = cast("Any", network.base_model).layers[0]
     kinds = {name: type(each) for name, each in layer.self_attn.named_children()}
     assert kinds["q_proj"] is kinds["o_proj"] is FourBitLinear
@@ -239,7 +253,7 @@ def test_a_layer_that_fills_no_blocks_stays_whole():
     assert type(network.get_output_embeddings()) is nn.Linear
 
 
-def test_a_model_without_a_layer_to_pack_is_refused_in_one_line():
+def test_a_model_without_a_layer_to_put_in_4_bits_is_refused_in_one_line():
     shape = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 50, "n_positions": 16}
     with pytest.raises(ModelError, match=r"'gpt2' have no layers .* --method lora trains them\.$"):
-        pack_layers(GPT2LMHeadModel(GPT2Config(**cast("Any", shape))), CPU)
+        put_in_four_bits(GPT2LMHeadModel(GPT2Config(**cast("Any", shape))), CPU)

@@ -102,6 +102,14 @@ def gpu_advice(gpu: str | None, *, is_used: bool) -> str | None:
     )
 
 
+def too_little(plan: "Plan") -> str:
+    said = "It does not fit: this machine has too little memory."
+    if not plan.qlora_fits:
+        return said
+    size = words.size(plan.qlora_bytes)
+    return f"{said} Finetuning alone would, with the layers in 4 bits: --method qlora ({size})."
+
+
 def _say(out: Out, plan: "Plan", advice: str | None) -> None:
     machine = plan.machine
     out.say(
@@ -119,9 +127,6 @@ def _say(out: Out, plan: "Plan", advice: str | None) -> None:
     if plan.fits:
         out.say("It fits this machine.", style="instruct")
     else:
-        out.say("It does not fit: this machine has too little memory.", style="wrong")
-        if plan.qlora_fits:
-            size = words.size(plan.qlora_bytes)
-            out.say(f"Finetuning alone would, with the layers in 4 bits: --method qlora ({size}).")
+        out.say(too_little(plan), style="wrong")
     if advice:
         out.say(advice, style="base")
