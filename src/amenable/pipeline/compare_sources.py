@@ -26,7 +26,7 @@ from amenable.reports.result import CurvePoint, Frame, Lineage, Training
 from amenable.starter import load as starter
 from amenable.starter.load import STARTER_LICENCE
 from amenable.store import library, runs
-from amenable.store.library import PRETRAINED_ON
+from amenable.store.library import IN_FOUR_BITS, PRETRAINED_ON
 from amenable.store.tables import ModelRow
 from amenable.store.workspace import Workspace
 
@@ -102,6 +102,8 @@ def facts(session: Session, row: ModelRow) -> dict[str, str]:
         said["people"] = "simulated judges' votes went into it" if row.is_simulated else ""
         said["demonstrations"] = _learned_from(row.info.get(LEARNED_FROM))
         said["imported judgements"] = _sets(row.info.get(JUDGED_SETS, {}))
+    if IN_FOUR_BITS in row.info:
+        said["base while it learned"] = "its layers in 4 bits (QLoRA)"
     if PRETRAINED_ON in row.info:
         said["plain text"] = _sets(row.info[PRETRAINED_ON]["sets"])
     if library.is_made_here(row) and row.run_id is not None:

@@ -37,7 +37,7 @@ from amenable.records.sample import ModelRef, SamplingSettings
 from amenable.records.seeds import seed_for
 from amenable.store import library
 from amenable.store.artifacts import hash_folder, whole_folder, write_whole
-from amenable.store.library import ModelEntry
+from amenable.store.library import IN_FOUR_BITS, ModelEntry
 from amenable.store.tables import ModelRow
 from amenable.training.finetune import Budget, LikelihoodMethod
 from amenable.training.fit import Keeping, OnStep, fit
@@ -46,7 +46,6 @@ from amenable.training.state import Progress
 
 LEARNER = "learner"  # the adapter's name while it is trained
 CHECKPOINT = "checkpoint"  # the folder of it, in the run's own
-IN_FOUR_BITS = "base_in_four_bits"  # in what is known of a version
 EXTENTS: dict[str, Extent] = {
     "lora": "adapter",
     "qlora": "adapter",

@@ -18,6 +18,8 @@ from amenable.store.tables import DatasetRow, ExampleRow, ModelRow, RunRow
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 PRETRAINED_ON = "pretrained_on"
 """In the `info` of a base that was pretrained here: its data sets."""
+IN_FOUR_BITS = "base_in_four_bits"
+"""In the `info` of a version whose base was in 4 bits while it learned."""
 REWARD = "reward"
 """The kind of models that score replies."""
 ROWS_AT_ONCE = 1000

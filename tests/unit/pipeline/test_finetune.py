@@ -14,6 +14,7 @@ from amenable.datasets.examples import ConversationExample
 from amenable.generation.engine import Request
 from amenable.models.adapters import ADAPTER_FILE
 from amenable.models.policy import Policy
+from amenable.pipeline.compare_sources import facts
 from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.engines import EngineRoom
 from amenable.pipeline.finetune import (
@@ -164,6 +165,9 @@ def test_an_adapter_trained_on_a_base_in_4_bits_is_like_any_other(workspace: Wor
     )
     with workspace.database.read() as session:
         row, other = (library.model(session, each) for each in (name, plain))
+        said, others_said = (facts(session, each) for each in (row, other))
+    assert said["base while it learned"] == "its layers in 4 bits (QLoRA)"
+    assert "base while it learned" not in others_said
     assert (row.base, row.parent, row.kind) == (base, base, "policy")
     assert row.info["base_in_four_bits"] is True
     assert "base_in_four_bits" not in other.info

@@ -160,6 +160,7 @@ def show_model(arguments: ShowArguments, out: Out) -> dict[str, Any]:
             "On disk": words.size(row.info.get("bytes")),
             "Chat form": row.chat_form,
             "Parent": row.parent or "",
+            "Learned on": "layers in 4 bits (QLoRA)" if library.IN_FOUR_BITS in row.info else "",
             "Made from it": ", ".join(children),
             "Made by run": row.run_id or "",
             "Simulated votes": "yes, they went into it" if row.is_simulated else "",
