@@ -74,7 +74,8 @@ def test_data_sets_of_another_type_are_refused_before_anything_is_queued(
     assert status_of(["align", V1, "--data", "starter-prompts", *where]) == 2
     kto = ["--preference.loss", "kto"]
     assert status_of(["align", V1, "--data", "starter-prompts", *kto, *where]) == 2
-    needed = ["preference pairs", "preference pairs", "preference pairs or rated replies"]
+    ordered = "preference pairs or rankings"
+    needed = [ordered, ordered, "preference pairs or rated replies"]
     assert capsys.readouterr().err.splitlines() == [
         f"amenable: 'starter-prompts' holds prompts, where {each} are needed." for each in needed
     ]
