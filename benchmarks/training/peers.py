@@ -19,6 +19,8 @@ class Peer:
     pins: tuple[str, ...]
     torch: str = TORCH
     """Installed first and held: a peer's open range would bring another build."""
+    bare: tuple[str, ...] = ()
+    """Installed without what they ask for: that stands among the pins, but for what needs CUDA."""
     without: tuple[str, ...] = ()
     """Taken out again: builds that need CUDA libraries, for what no text needs. Where the peer
     imports one all the same, an empty module stands in for it."""
@@ -44,6 +46,31 @@ PEERS: dict[str, Peer] = {
                 "datasets==4.0.0",
             ),
             without=("torchvision", "torchaudio"),
+        ),
+        Peer(
+            name="unsloth",
+            version="2026.10.9",
+            pins=(
+                "trl==1.15.0",
+                "transformers==5.17.0",
+                "accelerate==1.15.0",
+                "datasets==4.8.5",
+                "peft==0.21.2",
+                "torchao==0.18.0",
+                "cut-cross-entropy==25.1.1",
+                "einops==0.8.2",
+                "hf-transfer==0.1.9",
+                "json5==0.17.3",
+                "msgspec==0.22.0",
+                "protobuf==7.36.2",
+                "psutil==7.2.2",
+                "sentencepiece==0.2.3",
+                "structlog==26.1.0",
+                "tyro==1.0.17",
+            ),
+            # They ask for xformers and torchvision, which no processor needs, and for a certifi
+            # that is newer than the registry's.
+            bare=("unsloth==2026.10.9", "unsloth_zoo==2026.10.9"),
         ),
     )
 }
@@ -71,7 +98,9 @@ def python_of(peer: Peer, folder: Path) -> Path:
     home = folder / peer.name
     python = home / "bin" / "python"
     ready = home / ".ready"
-    wanted = "\n".join((peer.torch, *peer.pins, *(f"without {each}" for each in peer.without)))
+    wanted = "\n".join(
+        (peer.torch, *peer.pins, *peer.bare, *(f"without {each}" for each in peer.without))
+    )
     if ready.is_file() and ready.read_text(encoding="utf-8") == wanted:
         return python
     print(f"… an environment for {peer.name} {peer.version}", file=sys.stderr)
@@ -80,6 +109,8 @@ def python_of(peer: Peer, folder: Path) -> Path:
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, *(["--index-url", index] if index else []), peer.torch], check=True)
     subprocess.run([*install, peer.torch, *peer.pins], check=True)
+    if peer.bare:
+        subprocess.run([*install, "--no-deps", *peer.bare], check=True)
     if peer.without:
         subprocess.run([python, "-m", "pip", "uninstall", "--yes", *peer.without], check=True)
     ready.write_text(wanted, encoding="utf-8")

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,25 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers_loop import InTurns, laid_end_to_end, real, watched
 
 NO_LIMIT = 10**6
+Load = Callable[[dict[str, Any]], Any]
 
 
-def main() -> None:
+def causal(spec: dict[str, Any]) -> Any:
+    return AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32)
+
+
+def main(load: Load = causal, version: str = trl.__version__) -> None:
+    """`load` gives the model of all methods but reward."""
     turns, spec = Turns(), read_spec()
     torch.set_num_threads(spec["num_threads"])
     body = json.loads(Path(spec["workload"]).read_text(encoding="utf-8"))
     build = {"finetune": finetune, "dpo": dpo, "kto": kto, "orpo": orpo, "reward": reward}
-    trainer = build[spec["method"]](spec, body["examples"], body["per_step"])
+    own = {} if spec["method"] == "reward" else {"model": load(spec)}
+    trainer = build[spec["method"]](spec, body["examples"], body["per_step"], **own)
     in_turns = InTurns(turns, spec["gradients"])
     trainer.in_turns = in_turns
     trainer.add_callback(in_turns)
-    turns.ready(version=trl.__version__)
+    turns.ready(version=version)
     trainer.train()
 
 
@@ -56,10 +64,6 @@ def settings(spec: dict[str, Any], per_step: int, **own: Any) -> dict[str, Any]:
     return common | (tuned if spec["column"] == "tuned" else {}) | own
 
 
-def causal(spec: dict[str, Any]) -> Any:
-    return AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32)
-
-
 def tokenizer(spec: dict[str, Any]) -> Any:
     found = AutoTokenizer.from_pretrained(spec["model"])
     if found.pad_token is None:
@@ -67,7 +71,9 @@ def tokenizer(spec: dict[str, Any]) -> Any:
     return found
 
 
-def finetune(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int) -> Any:
+def finetune(
+    spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int, model: Any
+) -> Any:
     rows = [
         {
             "input_ids": each["prompt"] + each["replies"][0],
@@ -85,14 +91,14 @@ def finetune(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int
     kind = watched(trl.SFTTrainer, sequences)
     own = {"padding_free": True} if spec["column"] == "tuned" else {}
     return kind(
-        model=causal(spec),
+        model=model,
         args=trl.SFTConfig(**settings(spec, per_step, **own)),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer(spec),
     )
 
 
-def dpo(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int) -> Any:
+def dpo(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int, model: Any) -> Any:
     own = {"beta": 0.1}
     if spec["column"] == "tuned":
         own |= {"precompute_ref_log_probs": True, "precompute_ref_batch_size": per_step}
@@ -102,7 +108,7 @@ def dpo(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int) -> 
 
     kind = watched(trl.DPOTrainer, sequences)
     return kind(
-        model=causal(spec),
+        model=model,
         args=trl.DPOConfig(**settings(spec, per_step, **own)),
         train_dataset=Dataset.from_list(pairs(examples)),
         processing_class=tokenizer(spec),
@@ -120,7 +126,7 @@ def pairs(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def kto(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int) -> Any:
+def kto(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int, model: Any) -> Any:
     rows = []
     for start in range(0, len(examples), per_step):
         step = examples[start : start + per_step]
@@ -142,14 +148,14 @@ def kto(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int) -> 
 
     kind = watched(trl.KTOTrainer, sequences)
     return kind(
-        model=causal(spec),
+        model=model,
         args=trl.KTOConfig(**settings(spec, per_step, **own)),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer(spec),
     )
 
 
-def orpo(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int) -> Any:
+def orpo(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int, model: Any) -> Any:
     """It tokenizes by itself: what it is given as text are places in the row's tokens."""
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
@@ -178,7 +184,7 @@ def orpo(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int) ->
     places = [{"prompt": str(at), "chosen": "a", "rejected": "b"} for at in range(len(examples))]
     own = {"beta": 0.1, "max_length": 4096}
     return watched(OfTokens, sequences)(
-        model=causal(spec),
+        model=model,
         args=ORPOConfig(**settings(spec, per_step, **own)),
         train_dataset=Dataset.from_list(places),
         processing_class=tokenizer(spec),
