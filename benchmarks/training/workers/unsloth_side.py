@@ -8,9 +8,9 @@ from protocol import read_spec
 if read_spec()["column"] == "tuned":
     os.environ["UNSLOTH_CPU_COMPILE"] = "1"
 
-import unsloth  # before the libraries that it changes
 import torch
 import trl_side
+import unsloth  # before the libraries that it changes
 
 
 def causal(spec: dict[str, Any]) -> Any:
