@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tests.tiny import put_tiny
 
 from amenable.feedback.tasks import Pile
 from amenable.pipeline.progress import read_film, read_metrics
+from amenable.pipeline.receive import receive
+from amenable.pipeline.send import send, set_down
 from amenable.pipeline.simulate import judge_what_waits
 from amenable.pipeline.sources import install_starter
 from amenable.pipeline.stage import execute
@@ -164,14 +167,21 @@ def story(folder: Path, run_id: str) -> dict[str, Any]:
         }
 
 
+@cache
+def unbroken(folder: Path, run_id: str) -> dict[str, Any]:
+    """The story of the run that nobody killed, lived in a copy."""
+    calm = folder.with_name("unbroken")
+    shutil.copytree(folder, calm)
+    assert live(calm, run_id) == "done"
+    return story(calm, run_id)
+
+
 def test_a_run_killed_twice_ends_with_the_same_bits(
     before: tuple[Path, str], copy: Callable[[str], Path]
 ):
     """The steps are drawn anew in every session of tests, whose seed is printed on top."""
     run_id = before[1]
-    unbroken = copy("unbroken")
-    assert live(unbroken, run_id) == "done"
-    expected = story(unbroken, run_id)
+    expected = unbroken(*before)
     steps = [line["step"] for line in expected["metrics"]]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= 4
@@ -195,12 +205,46 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_alike(
     before: tuple[Path, str], copy: Callable[[str], Path]
 ):
     run_id = before[1]
-    unbroken, damaged = copy("unbroken"), copy("damaged")
-    assert live(unbroken, run_id) == "done"
+    damaged = copy("damaged")
     assert live(damaged, run_id, Moment(3, "after the save")) == "killed"
     (checkpoint,) = (damaged / "runs" / run_id / "checkpoint").glob("step-*/*.safetensors")
     content = bytearray(checkpoint.read_bytes())
     content[-5] ^= 1
     checkpoint.write_bytes(content)
     assert live(damaged, run_id) == "done"
-    assert story(damaged, run_id) == story(unbroken, run_id)
+    assert story(damaged, run_id) == unbroken(*before)
+
+
+def carried(source: Path, run_id: str, target: Path) -> None:
+    """What a killed worker left behind, to another workspace by one file."""
+    file = source.with_suffix(".zip")
+    with Workspace.open(source) as workspace:
+        with workspace.database.write() as session:
+            runs.requeue_orphans(session, lambda _: False)
+        send(workspace, set_down(workspace, run_id), file)
+    with Workspace.open(target) as workspace:
+        assert receive(workspace, file).is_changed
+    file.unlink()
+
+
+def test_a_run_that_goes_on_elsewhere_ends_with_the_same_bits(
+    before: tuple[Path, str], copy: Callable[[str], Path], tmp_path: Path
+):
+    """There stands a base model alone: no data, no judgements."""
+    run_id, elsewhere = before[1], tmp_path / "elsewhere"
+    home = copy("home")
+    assert live(home, run_id, Moment(3, "after the save")) == "killed"
+    begun = read_metrics(home / "runs" / run_id)[:3]
+    with Workspace.open(elsewhere) as workspace:
+        put_tiny(workspace)
+
+    carried(home, run_id, elsewhere)
+    with Workspace.open(elsewhere) as workspace, workspace.database.write() as session:
+        assert runs.requeue(session, run_id).status == "queued"
+    assert live(elsewhere, run_id) == "done"
+    carried(elsewhere, run_id, home)
+
+    assert story(home, run_id) == unbroken(*before)
+    # Down to the clock's share: elsewhere the first steps were not taken again.
+    assert read_metrics(home / "runs" / run_id)[:3] == begun
+    assert not list(home.rglob("*.unfinished"))

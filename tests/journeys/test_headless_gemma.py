@@ -18,7 +18,7 @@ from amenable.pipeline.config import ExportConfig, PrepareConfig
 from amenable.pipeline.engines import family_form
 from amenable.pipeline.export import export_model
 from amenable.pipeline.headless import run_headless
-from amenable.pipeline.judged_rows import teaches, training_pairs
+from amenable.pipeline.judged_rows import training_pairs
 from amenable.pipeline.progress import read_film
 from amenable.pipeline.stages import STAGES
 from amenable.records.run import Run
@@ -87,7 +87,7 @@ def _check_trees(workspace: Workspace, base: str, version: str) -> None:
         folders = [
             workspace.folder / library.model(session, name).folder for name in (base, version)
         ]
-        judged = [each for each in comparisons(session, "improve") if teaches(each)][:6]
+        judged = [each for each in comparisons(session, "improve") if each.teaches][:6]
     exact = Policy.load(folders[0], torch.float32)
     encoder = exact.encoder(family_form(folders[0]))
     pack = Pack.of(pair_trees(training_pairs(encoder, judged, 512).pairs))

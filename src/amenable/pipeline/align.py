@@ -23,8 +23,9 @@ from amenable.pipeline.finetune import (
     kept_before,
     on_step,
 )
+from amenable.pipeline.frozen import judgements_of
 from amenable.pipeline.judged_rows import training_pairs, training_replies
-from amenable.pipeline.judgements import Judgements, Wanted, data_sets, judgements
+from amenable.pipeline.judgements import Judgements
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch, read_metrics
 from amenable.pipeline.room import check_room
@@ -56,12 +57,7 @@ def align(context: Context) -> dict[str, str]:
                 f"{parent.name} was trained whole; Improve works on versions made with LoRA."
             )
         base = library.model(session, parent.base)
-        wanted = Wanted(
-            sets=data_sets(context.run.inputs),
-            model_sha256=parent.sha256,
-            takes_ratings=config.preference.loss == "kto",
-        )
-        learned = judgements(session, context.folder, wanted)
+        learned = judgements_of(session, context.run, context.folder)
     counts = learned.counts()
     if (kept := kept_before(context)) is not None:
         return {"model": kept, **counts, **displacement(read_metrics(context.folder), config)}

@@ -18,18 +18,13 @@ from amenable.models.merge import save_trained
 from amenable.models.policy import INFO_FILE, Extent, Policy
 from amenable.pipeline.config import FinetuneConfig
 from amenable.pipeline.engines import family_form, load_policy
+from amenable.pipeline.frozen import demonstrations_of
 from amenable.pipeline.judgements import JUDGED_SETS
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.packages import needs_four_bits
 from amenable.pipeline.progress import Stopwatch, read_film
 from amenable.pipeline.room import check_room
-from amenable.pipeline.sources import (
-    LEARNED_FROM,
-    Demonstrations,
-    Mixture,
-    demonstrations,
-    mixture_of,
-)
+from amenable.pipeline.sources import LEARNED_FROM
 from amenable.pipeline.stage import Context
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
@@ -102,8 +97,7 @@ def finetune(context: Context) -> dict[str, str]:
     config = read_config(FinetuneConfig, context.run.config)
     with context.workspace.database.read() as session:
         base = library.speaker(session, context.run.inputs["model"])
-        # The same in every attempt: what is imported or mended meanwhile is for the next run.
-        learned = Demonstrations.kept(context.folder) or demonstrations(session, _mixture(context))
+        learned = demonstrations_of(session, context.run, context.folder)
     base_folder = context.workspace.folder / base.folder
     form = family_form(base_folder)
     policy = _loaded(base_folder, base, config)
@@ -203,11 +197,6 @@ def _whole_row(encoder: Encoder, conversation: Conversation, config: FinetuneCon
     if config.turns == "all":
         return encoder.training_row(conversation)
     return encoder.reply_row(*conversation.split_reply())
-
-
-def _mixture(context: Context) -> Mixture | None:
-    words = context.run.inputs.get("data")
-    return mixture_of(words.split(",")) if words else None
 
 
 def on_step(context: Context, film: FilmStrip | None) -> OnStep:

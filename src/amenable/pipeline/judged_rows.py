@@ -15,11 +15,6 @@ from amenable.training.unpaired import JudgedRow
 LEAST_PAIRS = 2
 
 
-def teaches(comparison: Comparison) -> bool:
-    """Whether an order of replies can be learned from it: ties and both bad teach none."""
-    return comparison.preference() is not None or comparison.mended is not None
-
-
 class TrainingPairs(NamedTuple):
     pairs: list[RowPair]
     num_left_out: int

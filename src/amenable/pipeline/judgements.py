@@ -16,9 +16,7 @@ from amenable.datasets.examples import (
     example_from_json,
 )
 from amenable.feedback import export
-from amenable.feedback.export import JudgedPair
 from amenable.pipeline.history import NEWEST_VOTE
-from amenable.pipeline.judged_rows import teaches
 from amenable.pipeline.sources import asks_any, check_holds, sealed_prompts
 from amenable.records.conversation import Conversation
 from amenable.records.judgement import Choice, Comparison, Judged, Rating
@@ -26,7 +24,7 @@ from amenable.store import library
 from amenable.store.artifacts import write_whole
 
 JUDGEMENTS = "judgements.json"
-"""In the run's folder: what it learns from, by what names that for good."""
+"""In the run's folder: what it learns from, and by what names that is known for good."""
 JUDGED_SETS = "judged_sets"
 """In a model's `info`: imported data sets that it learned from, by their sha256."""
 
@@ -82,14 +80,11 @@ class Taken:
     sets: tuple[TakenSet, ...]
 
 
-_TAKEN = TypeAdapter(Taken)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgements:
     """Sealed prompts are left out."""
 
-    pairs: Sequence[JudgedPair]
+    pairs: Sequence[Comparison]
     imported: Sequence[Comparison]
     ratings: Sequence[Rating]
     taken: Taken
@@ -116,20 +111,26 @@ class Judgements:
         return {
             "judged": str(len(self.pairs)),
             NEWEST_VOTE: str(max(self.taken.judgements, default=0)),
-            "comparisons": str(sum(teaches(each) for each in self.pairs)),
+            "comparisons": str(sum(each.teaches for each in self.pairs)),
             **{role: str(number) for role, number in found.items() if number},
         }
 
     def keep(self, folder: Path) -> None:
-        write_whole(folder / JUDGEMENTS, _TAKEN.dump_json(self.taken))
+        write_whole(folder / JUDGEMENTS, _JUDGEMENTS.dump_json(self))
+
+
+_JUDGEMENTS = TypeAdapter(Judgements)
+_KEPT = TypeAdapter[Judgements | Taken](Judgements | Taken)
 
 
 def judgements(session: Session, folder: Path, wanted: Wanted) -> Judgements:
     """What an earlier attempt of this run began with, else what there is now."""
     path = folder / JUDGEMENTS
-    if path.is_file():
-        return _read(session, _TAKEN.validate_json(path.read_bytes()))
-    return _read(session, _take(session, wanted))
+    if not path.is_file():
+        return _read(session, _take(session, wanted))
+    kept = _KEPT.validate_json(path.read_bytes())
+    # Runs of before kept the names alone, which mean something in their own workspace only.
+    return _read(session, kept) if isinstance(kept, Taken) else kept
 
 
 def data_sets(inputs: Mapping[str, str]) -> tuple[str, ...]:

@@ -23,13 +23,14 @@ from amenable.pipeline.finetune import (
     kept_before,
     on_step,
 )
+from amenable.pipeline.frozen import corpus_of
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.prepare import LONGEST_BASE_NAME
 from amenable.pipeline.pretrained import Pretrained
 from amenable.pipeline.progress import Stopwatch
 from amenable.pipeline.room import check_room
 from amenable.pipeline.stage import Context
-from amenable.pipeline.texts import Corpus
+from amenable.pipeline.texts import CORPUS_FILE, Corpus
 from amenable.records.errors import ConfigError, ModelError
 from amenable.records.sample import ModelRef
 from amenable.records.seeds import seed_for
@@ -103,7 +104,6 @@ class Study:
         """What cannot be done is refused here, before anything is learned."""
         config = read_config(PretrainConfig, context.run.config)
         inputs = context.run.inputs
-        names = [name for name in inputs.get("data", "").split(",") if name]
         with context.workspace.database.read() as session:
             base = library.model(session, inputs["model"]) if "model" in inputs else None
             if base is not None and base.kind != "base":
@@ -111,7 +111,7 @@ class Study:
                     f"{base.name} is no base model: plain text would take from it what it has "
                     f"learned of replying. Go on from a base, and finetune that."
                 )
-            corpus = Corpus.of(session, names, config, context.run.seed)
+            corpus = corpus_of(session, context.run, context.folder)
             study = cls(context=context, config=config, corpus=corpus, base=base)
             library.free_name(session, study.wanted_name)
         return study
@@ -246,6 +246,7 @@ class Study:
             library.add_model(session, entry)
         drop_checkpoint(self.context)
         shutil.rmtree(self.context.folder / START, ignore_errors=True)
+        (self.context.folder / CORPUS_FILE).unlink(missing_ok=True)
         return name
 
     @property

@@ -34,7 +34,8 @@ from amenable.pipeline.finetune import (
     kept_before,
     on_step,
 )
-from amenable.pipeline.judgements import Judgements, Wanted, data_sets, judgements
+from amenable.pipeline.frozen import judgements_of
+from amenable.pipeline.judgements import Judgements
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.prepare import LONGEST_BASE_NAME
 from amenable.pipeline.progress import Stopwatch
@@ -81,9 +82,7 @@ def reward(context: Context) -> dict[str, str]:
     with context.workspace.database.read() as session:
         model = library.speaker(session, context.run.inputs["model"])
         parents = Parents(model, library.model(session, model.base) if model.base else model)
-        # Whoever wrote a reply: what is learned is how texts are judged.
-        wanted = Wanted(sets=data_sets(context.run.inputs))
-        learned = judgements(session, context.folder, wanted)
+        learned = judgements_of(session, context.run, context.folder)
     if (kept := kept_before(context)) is not None:
         return _outputs(kept, read_result(context.folder), learned)
     network = _network(context, config, parents)

@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
 from amenable.datasets.examples import TextExample
@@ -13,8 +15,11 @@ from amenable.pipeline.sources import check_holds
 from amenable.records.errors import DataError
 from amenable.records.seeds import seed_for
 from amenable.store import library
+from amenable.store.artifacts import write_whole
 
 LEAST_BYTES = 4096
+CORPUS_FILE = "corpus.json"
+"""In the folder of a run that was packed: data sets never change, but are not everywhere."""
 
 
 class Parts(NamedTuple):
@@ -68,6 +73,18 @@ class Corpus:
             num_empty=len(found) - sum(bool(text.strip()) for text in found),
             is_one_text=is_one_text,
         )
+
+    def keep(self, folder: Path) -> None:
+        write_whole(folder / CORPUS_FILE, _CORPUS.dump_json(self))
+
+    @classmethod
+    def kept(cls, folder: Path) -> "Corpus | None":
+        """What the run was packed with."""
+        path = folder / CORPUS_FILE
+        return _CORPUS.validate_json(path.read_bytes()) if path.is_file() else None
+
+
+_CORPUS = TypeAdapter(Corpus)
 
 
 def place(text: str) -> float:

@@ -61,6 +61,11 @@ class Comparison:
             case "tie" | "both_bad":
                 return None
 
+    @property
+    def teaches(self) -> bool:
+        """Whether an order of replies can be learned from it: ties and both bad teach none."""
+        return self.preference() is not None or self.mended is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rating:

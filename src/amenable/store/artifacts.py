@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,6 +54,28 @@ def whole_folder(folder: Path) -> Generator[Path]:
     unfinished.rename(folder)
 
 
+@contextmanager
+def swapped(unfinished: Path, folder: Path) -> Generator[None]:
+    """A filled folder takes the place of another; after an error in the block the old one is back.
+
+    For what is right together with a row of the database only, which the block commits.
+    """
+    before = folder.with_name(f"{folder.name}.before.unfinished")
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before)
+    unfinished.rename(folder)
+    try:
+        yield
+    except BaseException:
+        folder.rename(unfinished)
+        if before.exists():
+            before.rename(folder)
+        raise
+    flush_folder(folder.parent)
+    shutil.rmtree(before, ignore_errors=True)
+
+
 def append_line(path: Path, text: str, *, is_durable: bool = False) -> None:
     """Add one line; a line that a crash cut short before stays a line of its own."""
     if "\n" in text or "\r" in text:
@@ -92,12 +114,17 @@ def hash_folder(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise WorkspaceError(f"There is no folder {folder}.")
+    return hash_of(
+        {path.relative_to(folder).as_posix(): hash_file(path) for path in _files(folder)}
+    )
+
+
+def hash_of(files: Mapping[str, str]) -> str:
+    """The sha256 of a folder that holds these files, by their own."""
     digest = hashlib.sha256()
-    for name, path in sorted(
-        (path.relative_to(folder).as_posix(), path) for path in _files(folder)
-    ):
+    for name, sha256 in sorted(files.items()):
         # A name cannot hold a zero byte, so no two folders can spell the same sequence.
-        digest.update(f"{name}\0{hash_file(path)}\0".encode())
+        digest.update(f"{name}\0{sha256}\0".encode())
     return digest.hexdigest()
 
 

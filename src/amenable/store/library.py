@@ -22,6 +22,7 @@ IN_FOUR_BITS = "base_in_four_bits"
 """In the `info` of a version whose base was in 4 bits while it learned."""
 REWARD = "reward"
 """The kind of models that score replies."""
+KINDS = ("base", "policy", "instruct", REWARD)
 ROWS_AT_ONCE = 1000
 NUM_PROBLEMS_KEPT = 100
 

@@ -216,6 +216,34 @@ def get(session: Session, run_id: str) -> Run:
     return as_run(_row(session, run_id))
 
 
+def find(session: Session, run_id: str) -> Run | None:
+    row = session.get(RunRow, run_id)
+    return row and as_run(row)
+
+
+def bring(session: Session, run: Run) -> None:
+    """Write down a run that was executed elsewhere, or bring its record here up to date."""
+    row = RunRow(
+        id=run.id,
+        stage=run.stage,
+        status=run.status,
+        inputs=dict(run.inputs),
+        outputs=dict(run.outputs),
+        config=dict(run.config),
+        seed=run.seed,
+        versions=dict(run.versions),
+        created_at=run.created_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        seconds=run.seconds,
+        peak_memory_bytes=run.peak_memory_bytes,
+        error=run.error,
+    )
+    _forget_worker(row)
+    session.merge(row)
+    session.flush()
+
+
 def list_runs(
     session: Session,
     *,

@@ -16,6 +16,7 @@ from amenable.store.artifacts import (
     hash_file,
     hash_folder,
     is_disk_full,
+    swapped,
     write_whole,
 )
 
@@ -104,6 +105,35 @@ def test_a_folders_hash_sees_every_change(tmp_path: Path, other: dict[str, bytes
     one = folder_of(tmp_path / "one", {"a": b"1", "b": b"2"})
 
     assert hash_folder(one) != hash_folder(folder_of(tmp_path / "two", other))
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("has_before", [True, False])
+def test_a_folder_takes_the_place_of_another(tmp_path: Path, has_before: bool):
+    new, place = folder_of(tmp_path / "new", {"new": b"2"}), tmp_path / "place"
+    if has_before:
+        folder_of(place, {"old": b"1"})
+
+    with swapped(new, place):
+        assert names_in(place) == ["new"]
+
+    assert names_in(tmp_path) == ["place", "place/new"]
+
+
+@pytest.mark.parametrize("has_before", [True, False])
+def test_after_an_error_both_folders_are_where_they_were(tmp_path: Path, has_before: bool):
+    new, place = folder_of(tmp_path / "new", {"new": b"2"}), tmp_path / "place"
+    if has_before:
+        folder_of(place, {"old": b"1"})
+    before = names_in(tmp_path)
+
+    with pytest.raises(KeyError), swapped(new, place):
+        raise KeyError
+
+    assert names_in(tmp_path) == before
 
 
 def test_a_missing_folder_has_no_hash(tmp_path: Path):

@@ -146,6 +146,18 @@ COMMANDS: Mapping[str, Mapping[str, Command | Group]] = {
                     "ResumeArguments",
                     "resume",
                 ),
+                "pack": Command(
+                    "Pack one training run into a file, to go on with it on another machine.",
+                    "parcels",
+                    "PackArguments",
+                    "pack",
+                ),
+                "import": Command(
+                    "Bring in a run that was packed elsewhere, every hash of it checked.",
+                    "parcels",
+                    "ImportArguments",
+                    "import_run",
+                ),
             },
         ),
     },
