@@ -87,10 +87,7 @@ def test_the_lines_that_are_said(
     first = said(there, "import", str(file))
     second = said(there, "import", str(file))
 
-    assert (
-        packed[0]
-        == f"Run {run_id} waited here, and is stopped now: it is not to be executed twice."
-    )
+    assert packed[0] == f"Run {run_id} waited here and is stopped now, not to be executed twice."
     assert packed[1].startswith(f"Run {run_id} (stopped) is in {file}: ")
     assert packed[1].endswith(" kB, with tiny.")
     assert packed[2] == "There: amenable runs import run.zip"

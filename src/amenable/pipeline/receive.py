@@ -73,9 +73,9 @@ def _is_here(session: Session, workspace: Workspace, manifest: Manifest, here: R
     if here.status == run.status and files == manifest.files and is_made:
         return True
     if here.status == "done":
+        other = "with another result" if run.status == "done" else "before its end"
         raise ConflictError(
-            f"Run {run.id} is done here, and what was made of it is not what is in this file: "
-            "nothing was changed."
+            f"Run {run.id} is done here, and this file has it {other}: nothing was changed."
         )
     if run.status != "done" and _step(manifest.files) < _step(files):
         raise ConflictError(

@@ -346,10 +346,30 @@ def test_what_is_done_here_otherwise_stays(
     end(home, waiting, b"other weights")
     before = held(home)
 
-    with pytest.raises(ConflictError, match="is done here"):
+    with pytest.raises(ConflictError, match="is done here, and this file has it with another"):
         receive(home, packed(there, waiting, file.with_name("back.zip")))
+    with pytest.raises(ConflictError, match="is done here, and this file has it before its end"):
+        receive(home, file)
 
     assert held(home) == before
+
+
+def test_what_a_killed_import_left_is_in_nobodys_way(
+    home: Workspace, there: Workspace, waiting: str, file: Path
+):
+    """Before the rows were committed: folders half filled, set aside, or in place already."""
+    receive(there, file)
+    end(there, waiting)
+    back = packed(there, waiting, file.with_name("back.zip"))
+    for litter in ("unfinished", "before.unfinished"):
+        shutil.copytree(home.runs / waiting, home.runs / f"{waiting}.{litter}")
+        (home.runs / f"{waiting}.{litter}" / "old.json").touch()
+    (home.library / "tiny-instruct-1").mkdir()
+    (home.library / "tiny-instruct-1" / "old.json").touch()
+
+    assert receive(home, back).added == ("tiny-instruct-1",)
+
+    assert held(home) == held(there)
 
 
 def test_another_run_of_the_same_name_stays(home: Workspace, there: Workspace, file: Path):

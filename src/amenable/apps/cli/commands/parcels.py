@@ -54,10 +54,10 @@ def pack(arguments: PackArguments, out: Out) -> dict[str, Any]:
         with workspace.database.read() as session:
             was_waiting = runs.get(session, arguments.run).status == "queued"
         run = set_down(workspace, arguments.run)
+        if was_waiting:
+            out.say(f"Run {run.id} waited here and is stopped now, not to be executed twice.")
         path = (arguments.to or Path(file_name(run))).expanduser().absolute()
         manifest = send(workspace, run, path, with_models=arguments.with_models)
-    if was_waiting:
-        out.say(f"Run {run.id} waited here, and is stopped now: it is not to be executed twice.")
     size = words.size(path.stat().st_size)
     out.say(f"Run {run.id} ({run.status}) is in {path}: {size}, {_models(manifest)}.")
     out.say(f"There: amenable runs import {path.name}")
