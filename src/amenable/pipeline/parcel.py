@@ -5,7 +5,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ MOST_FILES = 5000
 PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,99}/){0,6}[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 SUFFIXES = {".json", ".jsonl", ".jinja", ".md", ".model", ".safetensors", ".txt"}
 """What is kept of runs and models; nothing else could be wanted, and much else can hide code."""
-UNREADABLE = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError)
+UNREADABLE = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError)
 """What the reader of zip files says of those that are broken, encrypted or too new."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -141,13 +141,17 @@ class Parcel:
 
     def _read(self, name: str, file: PackedFile, target: BinaryIO | None) -> None:
         digest = hashlib.sha256()
-        with _in_one_line(self.path), self.archive.open(name) as source:
-            while piece := source.read(CHUNK_BYTES):
-                digest.update(piece)
-                if target is not None:
-                    target.write(piece)
+        for piece in self._pieces(name):
+            digest.update(piece)
+            if target is not None:
+                target.write(piece)
         if digest.hexdigest() != file.sha256:
             raise DataError(f"{self.path.name}: {name} is not what was packed: its hash differs.")
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        with _in_one_line(self.path), self.archive.open(name) as source:
+            while piece := source.read(CHUNK_BYTES):
+                yield piece
 
 
 @contextmanager

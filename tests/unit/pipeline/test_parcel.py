@@ -4,12 +4,14 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.tiny import put_tiny
 from tests.unit.pipeline.stage_help import SMALL_FINETUNE, queue
 
@@ -553,6 +555,21 @@ def test_links_and_compression_are_refused(
     entry_with(sent, **attributes)
 
     assert expected in refused(strict, sent, capsys)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(places=st.sets(st.integers(1, 1500), min_size=1, max_size=6), byte=st.integers(0, 255))
+def test_whatever_is_spoiled_in_its_directory_is_said_in_words(
+    untouched: Path, tmp_path: Path, places: set[int], byte: int
+):
+    """Bytes from the end on: names, sizes, places and flags of a zip file stand there."""
+    data = bytearray(untouched.read_bytes())
+    for place in places:
+        data[-place] = byte
+    (tmp_path / "spoiled.zip").write_bytes(data)
+
+    with suppress(DataError), opened(tmp_path / "spoiled.zip") as found:
+        assert found.manifest.run.inputs == {"model": "tiny"}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
