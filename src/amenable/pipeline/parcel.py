@@ -211,7 +211,7 @@ def _read_manifest(archive: zipfile.ZipFile) -> Manifest:
     data = archive.read(MANIFEST)
     try:
         _check_form(parse_json(data, LIMITS))
-        manifest = _MANIFEST.validate_json(data)
+        manifest = _MANIFEST.validate_json(data, strict=True)
     except RowError as error:
         raise DataError(f"{MANIFEST} {error.reason}.") from error
     except ValidationError as error:

@@ -457,6 +457,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "twin keys": (twin_keys, "stands twice"),
     "newer form": (say("form", value=2), "is of form 2, and this version reads form 1"),
     "no config": (say("run", "config", value=3), "run.config"),
+    "a seed in words": (say("run", "seed", value="9" * 30), "run.seed"),
     "unknown knob": (say("run", "config", value={"evil": 1}), "evil"),
     "run upwards": (say("run", "id", value="../x"), "is no name of a run"),
     "unknown stage": (say("run", "stage", value="prepare"), "a run of 'prepare' cannot be carried"),
