@@ -20,7 +20,7 @@ from amenable.pipeline.frozen import LESSONS
 from amenable.pipeline.knobs import read_config
 from amenable.records.errors import DataError
 from amenable.records.run import Run
-from amenable.store.artifacts import CHUNK_BYTES, hash_file, hash_of
+from amenable.store.artifacts import CHUNK_BYTES, flush_folder, hash_file, hash_of
 from amenable.store.library import KINDS, NAME, ModelEntry
 from amenable.store.runs import FINISHED
 from amenable.store.workspace import RUN_ID
@@ -133,6 +133,7 @@ class Parcel:
                 self._read(f"{folder_in}/{name}", file, target)
                 target.flush()
                 os.fsync(target.fileno())
+            flush_folder(path.parent)
 
     def check(self) -> None:
         """Read every file to its end."""

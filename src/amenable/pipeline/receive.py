@@ -45,11 +45,11 @@ class Received:
 def receive(workspace: Workspace, path: Path) -> Received:
     """Put a run from elsewhere in place, or bring the unfinished one here up to date."""
     with workspace.lock("import"), opened(path) as parcel:
+        parcel.check()
         manifest = parcel.manifest
         with workspace.database.read() as session:
             here = runs.find(session, manifest.run.id)
             if here is not None and _is_here(session, workspace, manifest, here):
-                parcel.check()
                 return Received(manifest=manifest, run=here, added=(), is_changed=False)
             arrival = _arrival(session, workspace, manifest)
         workspace.size_check(manifest.num_bytes)

@@ -66,13 +66,13 @@ def swapped(unfinished: Path, folder: Path) -> Generator[None]:
         folder.rename(before)
     unfinished.rename(folder)
     try:
+        flush_folder(folder.parent)
         yield
     except BaseException:
         folder.rename(unfinished)
         if before.exists():
             before.rename(folder)
         raise
-    flush_folder(folder.parent)
     shutil.rmtree(before, ignore_errors=True)
 
 
