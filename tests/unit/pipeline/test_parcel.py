@@ -18,7 +18,7 @@ from tests.unit.pipeline.stage_help import SMALL_FINETUNE, queue
 from amenable.apps.cli.main import status_of
 from amenable.pipeline import parcel
 from amenable.pipeline.finetune import CHECKPOINT
-from amenable.pipeline.parcel import MANIFEST, files_of, opened
+from amenable.pipeline.parcel import MANIFEST, Parcel, files_of, opened
 from amenable.pipeline.receive import receive
 from amenable.pipeline.send import send, set_down
 from amenable.pipeline.sources import install_starter
@@ -232,6 +232,52 @@ def test_a_base_that_is_missing_is_said_with_the_way_to_it(
         assert get(empty, waiting) is None
 
 
+def test_a_known_base_that_is_missing_can_be_added_by_name(
+    home: Workspace, there: Workspace, tmp_path: Path
+):
+    run_id = queue(home, "finetune", put_tiny(home, "gemma-3-270m"), SMALL_FINETUNE)
+
+    with pytest.raises(ModelError, match="Bring it first: amenable models add gemma-3-270m"):
+        receive(there, packed(home, run_id, tmp_path / "run.zip"))
+
+
+def goes_on(workspace: Workspace, run_id: str) -> Callable[..., None]:
+    """Somebody presses Continue while files are read."""
+
+    def press(*_: object) -> None:
+        with workspace.database.write() as session:
+            runs.requeue(session, run_id)
+
+    return press
+
+
+def test_a_run_that_goes_on_while_it_is_packed_is_not_packed(
+    home: Workspace, waiting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = set_down(home, waiting)
+    monkeypatch.setattr(Parcel, "check", goes_on(home, waiting))
+
+    with pytest.raises(ConflictError, match="went on while it was packed"):
+        send(home, run, tmp_path / "run.zip")
+
+    assert not list(tmp_path.glob("run.zip*"))
+
+
+def test_a_run_that_goes_on_while_it_is_brought_in_is_left_alone(
+    home: Workspace, there: Workspace, waiting: str, file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    receive(there, file)
+    put_step(there, waiting, 3)
+    back = packed(there, waiting, file.with_name("back.zip"))
+    before = files_of(home.runs / waiting)
+    monkeypatch.setattr(Parcel, "unpack", goes_on(home, waiting))
+
+    with pytest.raises(ConflictError, match="was changed meanwhile"):
+        receive(home, back)
+
+    assert files_of(home.runs / waiting) == before
+
+
 def test_another_model_of_that_name_is_refused(there: Workspace, file: Path):
     before = held(there)
     write_whole(there.library / "tiny" / "config.json", b"{}")
@@ -432,6 +478,11 @@ def flipped(content: Content) -> None:
     content[ROWS] = content[ROWS][:-2] + b"!" + content[ROWS][-1:]
 
 
+def named_twice(content: Content) -> None:
+    models = told(content)["models"]
+    say("models", value=models * 2)(content)
+
+
 def twin_keys(content: Content) -> None:
     content[MANIFEST] = content[MANIFEST].replace(b'"form": 1', b'"form": 1, "form": 1')
 
@@ -473,6 +524,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
         say("models", "0", "entry", "sha256", value="0" * 64),
         "the hash of tiny is not that of its files",
     ),
+    "twin models": (named_twice, "a model is named in it twice"),
     "no model": (say("models", value=[]), "the model that the run began with is not named"),
 }
 
