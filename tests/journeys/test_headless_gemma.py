@@ -9,6 +9,7 @@ import torch
 from tests.journeys.test_headless import METRICS
 from torch import Tensor
 
+from amenable.chat.packing import Limit
 from amenable.chat.trees import Pack
 from amenable.feedback.export import comparisons
 from amenable.models.policy import Policy
@@ -18,7 +19,7 @@ from amenable.pipeline.config import ExportConfig, PrepareConfig
 from amenable.pipeline.engines import family_form
 from amenable.pipeline.export import export_model
 from amenable.pipeline.headless import run_headless
-from amenable.pipeline.judged_rows import training_pairs
+from amenable.pipeline.judged_rows import ReplyRows, training_pairs
 from amenable.pipeline.progress import read_film
 from amenable.pipeline.stages import STAGES
 from amenable.records.run import Run
@@ -90,7 +91,7 @@ def _check_trees(workspace: Workspace, base: str, version: str) -> None:
         judged = [each for each in comparisons(session, "improve") if each.teaches][:6]
     exact = Policy.load(folders[0], torch.float32)
     encoder = exact.encoder(family_form(folders[0]))
-    pack = Pack.of(pair_trees(training_pairs(encoder, judged, 512).pairs))
+    pack = Pack.of(pair_trees(training_pairs(ReplyRows(encoder, Limit(512)), judged).pairs))
     with torch.no_grad():
         found: list[Tensor] = []
         for policy in (exact, Policy.load(folders[0])):

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from amenable.chat.encode import TokenRow
 
@@ -51,9 +52,22 @@ def shuffled_steps(
     ]
 
 
-def cut(row: TokenRow, max_tokens: int) -> TokenRow:
-    """The row without its end, where it is too long."""
-    return TokenRow(row.tokens[:max_tokens], row.is_target[:max_tokens])
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Tokens that an example may have, and what becomes of a longer one."""
+
+    max_tokens: int
+    leaves_out: bool = False
+
+    def holds(self, row: TokenRow) -> bool:
+        return len(row.tokens) <= self.max_tokens
+
+    def fit(self, row: TokenRow) -> TokenRow:
+        """The row, without its end where that is too long; of one left out no token is learned."""
+        tokens, is_target = row.tokens[: self.max_tokens], row.is_target[: self.max_tokens]
+        if self.leaves_out and not self.holds(row):
+            is_target = [False] * len(tokens)
+        return TokenRow(tokens, is_target)
 
 
 def windows(row: TokenRow, most: int) -> list[TokenRow]:

@@ -77,6 +77,8 @@ class RewardResult:
     """Pairs whose replies do not differ, or have no room, within the longest that is read."""
     is_simulated: bool
     """Whether simulated judges chose."""
+    num_cut: int = 0
+    """Replies that lost their end."""
 
 
 _RESULT = TypeAdapter(RewardResult)

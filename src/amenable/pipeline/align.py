@@ -24,7 +24,7 @@ from amenable.pipeline.finetune import (
     on_step,
 )
 from amenable.pipeline.frozen import judgements_of
-from amenable.pipeline.judged_rows import training_pairs, training_replies
+from amenable.pipeline.judged_rows import ReplyRows, limit_of, training_pairs, training_replies
 from amenable.pipeline.judgements import Judgements
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.progress import Stopwatch, read_metrics
@@ -38,7 +38,7 @@ from amenable.training.finetune import Budget
 from amenable.training.fit import Keeping, fit
 from amenable.training.losses.preference import SHAPES, Form, PreferenceKnobs
 from amenable.training.optimizer import MasterWeights
-from amenable.training.preference import PreferenceMethod, pair_trees, tree_steps
+from amenable.training.preference import PreferenceMethod, RowPair, pair_trees, tree_steps
 from amenable.training.reference_cache import reference_key, reference_values
 from amenable.training.step import Method
 from amenable.training.unpaired import UnpairedMethod, judged_trees
@@ -68,8 +68,7 @@ def align(context: Context) -> dict[str, str]:
     policy.adapters.load(LEARNER, context.workspace.folder / parent.folder)
     feed = Feed(context, config, policy, encoder, parent.sha256)
     lesson = feed.lesson(learned)
-    if lesson.num_left_out:
-        counts["left_out"] = str(lesson.num_left_out)
+    counts |= lesson.counts
     learned.keep(context.folder)
     check_room(policy, policy.trained_parameters(LEARNER, "adapter"), config.fit)
     weights = MasterWeights.of(policy, LEARNER, "adapter", config.fit.weight_decay)
@@ -111,12 +110,26 @@ def displacement(points: Sequence[Mapping[str, float]], config: AlignConfig) -> 
     return {"displaced": f"{-gain:.1f}"} if gain <= -LEAST_DISPLACEMENT else {}
 
 
+def _counts(num_left_out: int, num_cut: int) -> dict[str, str]:
+    found = {"left_out": num_left_out, "cut": num_cut}
+    return {role: str(number) for role, number in found.items() if number}
+
+
+def _gap(pairs: Sequence[RowPair]) -> dict[str, str]:
+    """By how many tokens the chosen replies are longer: what a loss could learn instead."""
+    tokens = round(
+        fmean(sum(each.chosen.is_target) - sum(each.rejected.is_target) for each in pairs)
+    )
+    return {"longer" if tokens > 0 else "shorter": str(abs(tokens))} if tokens else {}
+
+
 class Lesson(NamedTuple):
     """A method with all that it learns from, and what that is known by."""
 
     method: Method[Any]
     key: str
-    num_left_out: int
+    counts: Mapping[str, str]
+    """For the run's record."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +155,8 @@ class Feed:
     def _pairs(self, comparisons: Sequence[Comparison], loss: Form) -> Lesson:
         knobs, seed = self.config.preference, self.context.run.seed
         usual = knobs.usual()
-        found = training_pairs(
-            self.encoder, comparisons, self.config.max_tokens, flip_rate=knobs.flip_rate
-        )
+        rows = self._rows()
+        found = training_pairs(rows, comparisons, flip_rate=knobs.flip_rate)
         trees = pair_trees(found.pairs)
         steps = tree_steps(trees, self._budget, seed_for(seed, "epoch", 0))
         key = reference_key(self.parent_sha256, trees, self.policy.network.dtype)
@@ -165,17 +177,13 @@ class Feed:
             self._budget,
             seed,
         )
-        return Lesson(method, key, found.num_left_out)
+        counts = _counts(found.num_left_out, rows.num_cut) | _gap(found.pairs)
+        return Lesson(method, key, counts)
 
     def _replies(self, comparisons: Sequence[Comparison], ratings: Sequence[Rating]) -> Lesson:
         seed = self.context.run.seed
-        found = training_replies(
-            self.encoder,
-            comparisons,
-            self.config.max_tokens,
-            seed_for(seed, "strangers"),
-            ratings=ratings,
-        )
+        rows = self._rows()
+        found = training_replies(rows, comparisons, seed_for(seed, "strangers"), ratings=ratings)
         trees = judged_trees(found.judged)
         packs = fill([tree.num_tokens for tree in trees], self._budget.per_pack)
         key = reference_key(self.parent_sha256, trees, self.policy.network.dtype)
@@ -187,7 +195,10 @@ class Feed:
             self._budget,
             seed,
         )
-        return Lesson(method, key, found.num_left_out)
+        return Lesson(method, key, _counts(found.num_left_out, rows.num_cut))
+
+    def _rows(self) -> ReplyRows:
+        return ReplyRows(self.encoder, limit_of(self.config, self.policy.num_positions))
 
     def _reference(
         self, key: str, trees: Sequence[TokenTree], packs: Sequence[Sequence[int]]

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from amenable.records.errors import ConfigError
 
+TooLong = Literal["cut", "leave_out"]
 NUM_PROOF_PAIRS = 12
 """Blind pairs that prove an improvement; so many prompts are left aside for them."""
 LEAST_COMPARISONS = 20
@@ -130,7 +131,9 @@ class FinetuneConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     """How long and how fast it learns."""
     max_tokens: int = 512
-    """Longer examples lose their end; the run says how many did."""
+    """Of an example, the prompt among them; the run says how many have more."""
+    too_long: TooLong = "cut"
+    """What becomes of an example with more: cut loses its end, leave_out teaches nothing."""
     limit: int = 0
     """Use only the first so many demonstrations, after shuffling; 0 uses all."""
     turns: Literal["all", "last"] = "all"
@@ -234,7 +237,9 @@ class AlignConfig:
     )
     """How long and how fast it learns."""
     max_tokens: int = 512
-    """Longer replies lose their end."""
+    """Of a reply with its prompt; the run says how many have more."""
+    too_long: TooLong = "cut"
+    """What becomes of a reply with more: cut loses its end, leave_out teaches nothing."""
 
     def __post_init__(self) -> None:
         _at_least("max_tokens", self.max_tokens, 16)
@@ -255,7 +260,9 @@ class RewardConfig:
     )
     """How long and how fast it learns."""
     max_tokens: int = 512
-    """Longer replies lose their end."""
+    """Of a reply with its prompt; the run says how many have more."""
+    too_long: TooLong = "cut"
+    """What becomes of a reply with more: cut loses its end, leave_out teaches nothing."""
 
     def __post_init__(self) -> None:
         _at_least("num_heads", self.num_heads, 1)

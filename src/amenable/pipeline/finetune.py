@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amenable.chat.encode import Encoder, TokenRow
-from amenable.chat.packing import cut
+from amenable.chat.packing import Limit
 from amenable.chat.template import chat_form
 from amenable.generation.engine import Request
 from amenable.generation.local import LocalEngine, Speaker
@@ -165,11 +165,14 @@ class TrainingRows:
     """Which demonstration each was made of."""
     num_cut: int
     """Demonstrations that lost their end, also where nothing to learn was left of them."""
+    num_left_out: int
+    """Demonstrations that were not to be cut."""
 
     def counts(self) -> dict[str, str]:
         """For the run's record."""
-        cut_short = {"cut": str(self.num_cut)} if self.num_cut else {}
-        return {"demonstrations": str(len(self.rows)), **cut_short}
+        found = {"cut": self.num_cut, "left_out": self.num_left_out}
+        beyond = {role: str(number) for role, number in found.items() if number}
+        return {"demonstrations": str(len(self.rows)), **beyond}
 
     @property
     def sha256(self) -> str:
@@ -179,18 +182,21 @@ class TrainingRows:
 def training_rows(
     encoder: Encoder, conversations: Sequence[Conversation], config: FinetuneConfig, seed: int
 ) -> TrainingRows:
-    """What is too long loses its end; of more than `config.limit` the seed takes some."""
+    """What is too long loses its end or is left out; of more than `config.limit` the seed takes
+    some."""
     chosen = list(range(len(conversations)))
     if config.limit:
         chosen.sort(key=lambda at: seed_for(seed, "limit", at))
         chosen = chosen[: config.limit]
     whole = {at: _whole_row(encoder, conversations[at], config) for at in chosen}
-    rows = {at: cut(row, config.max_tokens) for at, row in whole.items()}
+    limit = Limit(config.max_tokens, config.too_long == "leave_out")
+    rows = {at: limit.fit(row) for at, row in whole.items()}
     rows = {at: row for at, row in rows.items() if any(row.is_target)}
     if not rows:
         raise DataError(f"No demonstration has a reply within {config.max_tokens} tokens.")
-    num_cut = sum(len(row.tokens) > config.max_tokens for row in whole.values())
-    return TrainingRows(list(rows.values()), list(rows), num_cut)
+    num_beyond = sum(not limit.holds(row) for row in whole.values())
+    cut, left_out = (0, num_beyond) if limit.leaves_out else (num_beyond, 0)
+    return TrainingRows(list(rows.values()), list(rows), cut, left_out)
 
 
 def _whole_row(encoder: Encoder, conversation: Conversation, config: FinetuneConfig) -> TokenRow:

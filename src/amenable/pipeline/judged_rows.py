@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from amenable.chat.encode import Encoder, TokenRow
-from amenable.chat.packing import cut
+from amenable.chat.packing import Limit
+from amenable.pipeline.config import AlignConfig, RewardConfig
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
 from amenable.records.judgement import Comparison, Judged, Preference, Rating
@@ -15,18 +16,39 @@ from amenable.training.unpaired import JudgedRow
 LEAST_PAIRS = 2
 
 
+class ReplyRows:
+    """Replies as token rows of a limited length, and how many were longer."""
+
+    def __init__(self, encoder: Encoder, limit: Limit) -> None:
+        self.limit = limit
+        self._encoder = encoder
+        self._beyond: set[tuple[Conversation, Judged]] = set()
+
+    def row(self, prompt: Conversation, reply: Judged) -> TokenRow:
+        whole = self._encoder.reply_row(prompt, reply.text, has_end=reply.has_end)
+        if not self.limit.holds(whole):
+            self._beyond.add((prompt, reply))
+        return self.limit.fit(whole)
+
+    @property
+    def num_cut(self) -> int:
+        """Replies that lost their end, each counted once; none where they are left out."""
+        return 0 if self.limit.leaves_out else len(self._beyond)
+
+
+def limit_of(config: AlignConfig | RewardConfig, num_positions: int) -> Limit:
+    """No more than is asked for, and no more than the model reads at once."""
+    return Limit(min(config.max_tokens, num_positions), config.too_long == "leave_out")
+
+
 class TrainingPairs(NamedTuple):
     pairs: list[RowPair]
     num_left_out: int
-    """Comparisons whose prompt leaves no room for a reply."""
+    """Comparisons whose replies are too long, or whose prompt leaves no room for one."""
 
 
 def training_pairs(
-    encoder: Encoder,
-    comparisons: Sequence[Comparison],
-    max_tokens: int,
-    *,
-    flip_rate: float = 0.0,
+    rows: ReplyRows, comparisons: Sequence[Comparison], *, flip_rate: float = 0.0
 ) -> TrainingPairs:
     """Chosen and rejected rows; a mended reply is chosen over both that were shown."""
     pairs: list[RowPair] = []
@@ -35,8 +57,8 @@ def training_pairs(
         orders = [order for order in _orders(each) if order.chosen.text != order.rejected.text]
         found = [
             RowPair(
-                chosen=reply_row(encoder, each.prompt, order.chosen, max_tokens),
-                rejected=reply_row(encoder, each.prompt, order.rejected, max_tokens),
+                chosen=rows.row(each.prompt, order.chosen),
+                rejected=rows.row(each.prompt, order.rejected),
                 weight=each.weight,
                 # Both say how far a judgement can be relied on: one of them, never both.
                 flip_rate=flip_rate if each.weight == 1.0 else 0.0,
@@ -49,7 +71,7 @@ def training_pairs(
     if len(pairs) >= LEAST_PAIRS:
         return TrainingPairs(pairs, num_left_out)
     if num_left_out:
-        raise _no_room(num_left_out, max_tokens)
+        raise _no_room(num_left_out, rows.limit)
     raise DataError(
         "The judgements so far prefer no reply to another (ties and both bad teach no order). "
         "Judge some more pairs first."
@@ -68,13 +90,12 @@ class _Said(NamedTuple):
 class TrainingReplies(NamedTuple):
     judged: list[JudgedRow]
     num_left_out: int
-    """Replies whose prompt leaves no room for them."""
+    """Replies that are too long, or whose prompt leaves no room for them."""
 
 
 def training_replies(
-    encoder: Encoder,
+    rows: ReplyRows,
     comparisons: Sequence[Comparison],
-    max_tokens: int,
     seed: int,
     *,
     ratings: Sequence[Rating] = (),
@@ -91,23 +112,21 @@ def training_replies(
     ]
     said += [_Said(each.prompt, each.reply, each.is_good) for each in ratings]
     random.Random(seed).shuffle(said)  # noqa: S311
-    rows = [reply_row(encoder, each.prompt, each.reply, max_tokens) for each in said]
-    strangers = [
-        reply_row(encoder, prompt, reply, max_tokens) for prompt, reply in _strangers(said)
-    ]
+    own = [rows.row(each.prompt, each.reply) for each in said]
+    strangers = [rows.row(prompt, reply) for prompt, reply in _strangers(said)]
     whole = {
         is_good: sum(e.weight for e in said if e.is_good == is_good) for is_good in (True, False)
     }
     judged = [
         JudgedRow(row, stranger, each.is_good, each.weight * len(said) / (2 * whole[each.is_good]))
-        for each, row, stranger in zip(said, rows, strangers, strict=True)
+        for each, row, stranger in zip(said, own, strangers, strict=True)
         if any(row.is_target) and any(stranger.is_target)
     ]
-    num_left_out = len(rows) - len(judged)
+    num_left_out = len(said) - len(judged)
     if {each.is_good for each in judged} == {True, False}:
         return TrainingReplies(judged, num_left_out)
     if num_left_out:
-        raise _no_room(num_left_out, max_tokens)
+        raise _no_room(num_left_out, rows.limit)
     raise DataError(
         "The judgements so far call no reply good, or none bad. Judge some more pairs first."
     )
@@ -144,13 +163,9 @@ def _orders(comparison: Comparison) -> list[Preference]:
     return [preference] if preference else []
 
 
-def reply_row(encoder: Encoder, prompt: Conversation, reply: Judged, max_tokens: int) -> TokenRow:
-    return cut(encoder.reply_row(prompt, reply.text, has_end=reply.has_end), max_tokens)
-
-
-def _no_room(num_left_out: int, max_tokens: int) -> DataError:
+def _no_room(num_left_out: int, limit: Limit) -> DataError:
     return DataError(
-        f"{num_left_out} of the judged prompts leave no room for a reply within {max_tokens} "
+        f"{num_left_out} of the judged prompts leave no room for a reply within {limit.max_tokens} "
         "tokens, and too few are left. Begin it by hand: amenable align with a larger "
         "--max-tokens."
     )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ from amenable.pipeline.finetune import (
     on_step,
 )
 from amenable.pipeline.frozen import judgements_of
+from amenable.pipeline.judged_rows import ReplyRows, limit_of
 from amenable.pipeline.judgements import Judgements
 from amenable.pipeline.knobs import read_config
 from amenable.pipeline.prepare import LONGEST_BASE_NAME
@@ -87,14 +88,15 @@ def reward(context: Context) -> dict[str, str]:
         return _outputs(kept, read_result(context.folder), learned)
     network = _network(context, config, parents)
     encoder = network.policy.encoder(family_form(context.workspace.folder / parents.base.folder))
-    found = judged_prompts(
-        encoder, learned.comparisons, config.max_tokens, config.fit.tokens_per_batch
-    )
+    rows = ReplyRows(encoder, limit_of(config, network.policy.num_positions))
+    found = judged_prompts(rows, learned.comparisons, config.fit.tokens_per_batch)
     sides = split(found, config.held_out_share, context.run.seed)
     learned.keep(context.folder)
     training = Training(context, config, network)
     num_trained = training.fit(sides.learned, parents.model.sha256)
-    result = training.measured(sides, found, is_simulated=learned.is_simulated)
+    result = replace(
+        training.measured(sides, found, is_simulated=learned.is_simulated), num_cut=rows.num_cut
+    )
     write_whole(context.folder / RESULT_FILE, to_json(result))
     lineage = Lineage(
         base=parents.base,
@@ -111,7 +113,11 @@ def read_result(folder: Path) -> RewardResult:
 
 
 def _outputs(name: str, result: RewardResult, learned: Judgements) -> dict[str, str]:
-    counts = {"both_bad": result.num_both_bad, "left_out": result.num_left_out}
+    counts = {
+        "both_bad": result.num_both_bad,
+        "left_out": result.num_left_out,
+        "cut": result.num_cut,
+    }
     return {
         "model": name,
         ACCURACY: interval_words(result.held_out.accuracy),

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from amenable.chat.encode import Encoder, TokenRow
+from amenable.chat.encode import TokenRow
 from amenable.chat.trees import TokenTree
 from amenable.pipeline.config import LEAST_COMPARISONS
-from amenable.pipeline.judged_rows import reply_row
+from amenable.pipeline.judged_rows import ReplyRows
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
 from amenable.records.judgement import Choice, Comparison, Judged
@@ -77,14 +77,14 @@ class _Growing:
 
 
 def judged_prompts(
-    encoder: Encoder, comparisons: Sequence[Comparison], max_tokens: int, tokens_per_tree: int
+    made: ReplyRows, comparisons: Sequence[Comparison], tokens_per_tree: int
 ) -> JudgedPrompts:
     """One tree a prompt, or several where its replies are more than memory has room for at once."""
     trees: dict[Conversation, list[_Growing]] = {}
     num_used = num_both_bad = num_left_out = 0
     for each in comparisons:
         replies, orders = _weighed(each)
-        rows = [reply_row(encoder, each.prompt, reply, max_tokens) for reply in replies]
+        rows = [made.row(each.prompt, reply) for reply in replies]
         told_apart = [
             order for order in orders if rows[order.better].tokens != rows[order.worse].tokens
         ]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.chat.encode import TokenRow
-from amenable.chat.packing import cut, fill, shuffled_steps, windows
+from amenable.chat.packing import Limit, fill, shuffled_steps, windows
 
 some_lengths = st.lists(st.integers(1, 60), max_size=60)
 
@@ -69,7 +69,7 @@ def test_epochs_meet_other_neighbours():
 
 
 def test_what_is_too_long_loses_its_end():
-    row = cut(TokenRow([1, 2, 3], [False, True, True]), 2)
+    row = Limit(2).fit(TokenRow([1, 2, 3], [False, True, True]))
     assert row == TokenRow([1, 2], [False, True])
 
 

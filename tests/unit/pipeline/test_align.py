@@ -13,6 +13,7 @@ from tests.tiny import put_tiny, tiny_tokenizer
 from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queue, run
 
 from amenable.chat.encode import Encoder
+from amenable.chat.packing import Limit
 from amenable.chat.template import chat_form
 from amenable.chat.trees import num_shared
 from amenable.datasets.examples import Example, PreferenceExample, PromptExample, RatedExample
@@ -21,7 +22,7 @@ from amenable.feedback.tasks import Submission
 from amenable.pipeline.align import displacement
 from amenable.pipeline.compare_sources import facts
 from amenable.pipeline.config import AlignConfig, PreferenceConfig, PreferenceLoss
-from amenable.pipeline.judged_rows import training_pairs, training_replies
+from amenable.pipeline.judged_rows import ReplyRows, training_pairs, training_replies
 from amenable.pipeline.progress import read_metrics
 from amenable.pipeline.simulate import judge_what_waits
 from amenable.pipeline.sources import install_starter
@@ -56,10 +57,14 @@ def compared(choice: Choice, mended: str | None = None, right: str = "Right.") -
     )
 
 
+def rows(max_tokens: int, *, leaves_out: bool = False) -> ReplyRows:
+    return ReplyRows(ENCODER, Limit(max_tokens, leaves_out))
+
+
 def texts(comparisons: list[Comparison], max_tokens: int = 100) -> list[tuple[str, str]]:
     """Chosen and rejected, as the loss sees them: targets alone, the end of turn left out."""
     found: list[tuple[str, str]] = []
-    for pair in training_pairs(ENCODER, comparisons, max_tokens).pairs:
+    for pair in training_pairs(rows(max_tokens), comparisons).pairs:
         chosen, rejected = (
             ENCODER.decode([id_ for id_, on in zip(*row, strict=True) if on]) for row in pair.rows
         )
@@ -98,28 +103,37 @@ def asked_at_length() -> Comparison:
 def test_equal_replies_and_replies_beyond_the_limit_are_left_out():
     kept = [compared("left"), compared("right")]
     assert len(texts([*kept, compared("left", right="Left.")])) == 2
-    found = training_pairs(ENCODER, [*kept, asked_at_length()], 60)
+    found = training_pairs(rows(60), [*kept, asked_at_length()])
     assert (len(found.pairs), found.num_left_out) == (2, 1)
 
 
 def test_prompts_that_leave_no_room_are_named_as_the_reason():
     with pytest.raises(DataError, match=r"2 of the judged prompts leave no room .* 60 tokens"):
-        training_pairs(ENCODER, [asked_at_length(), asked_at_length()], 60)
+        training_pairs(rows(60), [asked_at_length(), asked_at_length()])
 
 
 def test_a_reply_that_was_cut_off_has_no_end_to_learn_from():
     (end,) = ENCODER.tokenizer.encode("<end_of_turn>", add_special_tokens=False).ids
-    rows = training_pairs(ENCODER, [compared("left", right=CUT_OFF), compared("left")], 100).pairs
+    found = training_pairs(rows(100), [compared("left", right=CUT_OFF), compared("left")]).pairs
     ends = [
         [any(id_ == end and on for id_, on in zip(*row, strict=True)) for row in pair.rows]
-        for pair in rows
+        for pair in found
     ]
     assert ends == [[True, False], [True, True]]
 
 
+def test_replies_beyond_the_limit_lose_their_end_or_are_left_out_and_are_counted():
+    long = compared("right", right="word " * 60)
+    kept = [compared("left"), compared("right"), long, replace(long, choice="left")]
+    cutting, leaving = rows(60), rows(60, leaves_out=True)
+    assert (len(training_pairs(cutting, kept).pairs), cutting.num_cut) == (4, 1)
+    found = training_pairs(leaving, kept)
+    assert (len(found.pairs), found.num_left_out, leaving.num_cut) == (2, 2, 0)
+
+
 def test_too_few_to_learn_from_says_what_to_do():
     with pytest.raises(DataError, match="Judge some more pairs first"):
-        training_pairs(ENCODER, [compared("left"), compared("tie")], 100)
+        training_pairs(rows(100), [compared("left"), compared("tie")])
 
 
 @pytest.fixture
@@ -177,13 +191,12 @@ def test_every_loss_makes_a_version_that_prefers_more(
 
 def test_replies_by_themselves_are_good_or_bad():
     found = training_replies(
-        ENCODER,
+        rows(100),
         [
             compared("left"),
             replace(compared("both_bad"), prompt=Conversation.of(("user", "Something else?"))),
             compared("tie"),
         ],
-        100,
         seed=1,
     )
     marks = sorted((ENCODER.decode(each.row.tokens)[-30:], each.is_good) for each in found.judged)
@@ -197,7 +210,7 @@ def test_replies_by_themselves_are_good_or_bad():
 
 def test_good_and_bad_count_the_same_in_all_whatever_their_weights():
     other = replace(compared("left"), prompt=Conversation.of(("user", "Else?")), weight=3.0)
-    found = training_replies(ENCODER, [compared("left"), other, compared("both_bad")], 100, seed=1)
+    found = training_replies(rows(100), [compared("left"), other, compared("both_bad")], seed=1)
     for is_good in (True, False):
         total = sum(each.weight for each in found.judged if each.is_good == is_good)
         assert total == pytest.approx(len(found.judged) / 2)
@@ -207,13 +220,13 @@ def test_good_and_bad_count_the_same_in_all_whatever_their_weights():
 
 def test_a_judgement_has_a_weight_or_a_flip_rate():
     weighed = [compared("left"), replace(compared("right"), weight=0.5)]
-    pairs = training_pairs(ENCODER, weighed, 100, flip_rate=0.2).pairs
+    pairs = training_pairs(rows(100), weighed, flip_rate=0.2).pairs
     assert [(each.weight, each.flip_rate) for each in pairs] == [(1.0, 0.2), (0.5, 0.0)]
 
 
 def test_judgements_of_one_prompt_alone_have_no_stranger():
     with pytest.raises(DataError, match="takes several"):
-        training_replies(ENCODER, [compared("left"), compared("right")], 100, seed=1)
+        training_replies(rows(100), [compared("left"), compared("right")], seed=1)
 
 
 def test_only_judgements_on_its_own_replies_teach_a_version(workspace: Workspace, version_1: str):
@@ -351,6 +364,22 @@ def test_imported_pairs_teach_a_version_that_nobody_judged(workspace: Workspace,
     assert "theirs (sha256" in said
 
 
+def test_the_length_of_what_was_chosen_is_said(workspace: Workspace, finetuned: str):
+    rows = [
+        PreferenceExample(prompt=asked(at), chosen="Yes, and so it is.", rejected="No.")
+        for at in range(4)
+    ]
+    put_rows(workspace, "long", rows)
+    turned = [replace(each, chosen=each.rejected, rejected=each.chosen) for each in rows]
+    put_rows(workspace, "short", turned)
+    longer, shorter = (
+        execute(workspace, from_data(workspace, finetuned, name), STAGES).outputs
+        for name in ("long", "short")
+    )
+    assert int(longer["longer"]) == int(shorter["shorter"]) > 0
+    assert "shorter" not in longer
+
+
 def test_imported_pairs_go_along_with_what_people_judged(workspace: Workspace, version_1: str):
     with workspace.database.write() as session:
         judge_what_waits(session, [tasks.Pile("improve")], seed=1)
@@ -389,7 +418,7 @@ def test_ratings_teach_replies_by_themselves():
         Rating(prompt=each.prompt, reply=Judged(each.reply, has_end=True), is_good=each.is_good)
         for each in ratings(3)
     ]
-    found = training_replies(ENCODER, [], 100, seed=1, ratings=said)
+    found = training_replies(rows(100), [], seed=1, ratings=said)
     marks = sorted((ENCODER.decode(each.row.tokens)[-8:], each.is_good) for each in found.judged)
     assert [is_good for _, is_good in marks] == [True, False, True]
     assert [each.weight for each in found.judged if not each.is_good] == [pytest.approx(1.5)]

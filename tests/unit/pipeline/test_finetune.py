@@ -247,6 +247,10 @@ def test_what_loses_its_end_is_counted(workspace: Workspace, base: str):
     )
     # The first fits to the token, the second loses its end, of the third no reply is left.
     assert ([len(row.tokens) for row in found.rows], found.num_cut) == ([length, length], 2)
+    whole = FinetuneConfig(max_tokens=length, too_long="leave_out")
+    left = training_rows(ENCODER, [CHATS[0], long, lost], whole, seed=1)
+    assert left.origins == [0]
+    assert left.counts() == {"demonstrations": "1", "left_out": "2"}
 
     every = run(workspace, "finetune", base, SMALL_FINETUNE | {"max_tokens": 40})
     assert 1 <= int(every.outputs["cut"]) <= SMALL_FINETUNE["limit"], every.error

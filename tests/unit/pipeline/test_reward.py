@@ -12,6 +12,7 @@ from tests.tiny import put_tiny, tiny_tokenizer
 from tests.unit.pipeline.stage_help import SMALL_FINETUNE, SMALL_FIT, done, queue, run
 
 from amenable.chat.encode import Encoder
+from amenable.chat.packing import Limit
 from amenable.chat.template import chat_form
 from amenable.datasets.examples import (
     Example,
@@ -25,6 +26,7 @@ from amenable.pipeline.config import ExportConfig
 from amenable.pipeline.engines import EngineRoom
 from amenable.pipeline.export import export_model
 from amenable.pipeline.finetune import CHECKPOINT
+from amenable.pipeline.judged_rows import ReplyRows
 from amenable.pipeline.judgements import Wanted, judgements
 from amenable.pipeline.progress import read_metrics
 from amenable.pipeline.reward import RESULT_FILE, read_result
@@ -74,7 +76,7 @@ def compared(
 
 
 def judged(*comparisons: Comparison, room: int = 1000) -> JudgedPrompts:
-    return judged_prompts(ENCODER, comparisons, 60, room)
+    return judged_prompts(ReplyRows(ENCODER, Limit(60)), comparisons, room)
 
 
 def replies(tree: JudgedPrompt) -> list[str]:

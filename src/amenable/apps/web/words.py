@@ -24,9 +24,11 @@ ROLE_WORDS = {
     "judged": "{} judged",
     "newest_vote": "",
     "headline": "a report",  # a sentence is for its own page
-    "left_out": "{} prompts too long",
+    "left_out": "{} left out",
     "displaced": "chosen replies became {} nats less likely: weigh imitation more",
     "cut": "{} cut at their end",
+    "longer": "chosen replies {} tokens longer",
+    "shorter": "chosen replies {} tokens shorter",
     "texts": "{} texts",
     "held_out": "{} held out",
     "empty": "{} empty",
