@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers_loop import InTurns, laid_end_to_end, real, watched
 
 NO_LIMIT = 10**6
+PAIRS_AT_ONCE = 12
 Load = Callable[[dict[str, Any]], Any]
 
 
@@ -203,6 +205,10 @@ def reward(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int) 
     ]
     num_replies = len(examples[0]["replies"])
     per_step *= num_replies * (num_replies - 1) // 2
+    # 36 pairs of a ranking of nine need more than 24 GB at once.
+    parts = next(parts for parts in count(1) if per_step <= parts * PAIRS_AT_ONCE)
+    if per_step % parts:
+        raise SystemExit(f"{per_step} pairs are not {parts} parts of a size.")
     speaker = tokenizer(spec)
     model = AutoModelForSequenceClassification.from_pretrained(
         spec["model"], num_labels=1, dtype=torch.float32
@@ -219,7 +225,9 @@ def reward(spec: dict[str, Any], examples: list[dict[str, Any]], per_step: int) 
     kind = watched(trl.RewardTrainer, sequences)
     return kind(
         model=model,
-        args=trl.RewardConfig(**settings(spec, per_step)),
+        args=trl.RewardConfig(
+            **settings(spec, per_step // parts, gradient_accumulation_steps=parts)
+        ),
         train_dataset=Dataset.from_list(rows),
         processing_class=speaker,
     )
