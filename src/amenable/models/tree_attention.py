@@ -27,6 +27,8 @@ READY = torch.ones(1, 1, 1, 1, dtype=torch.bool)
 """transformers takes a mask of four dimensions for finished, and trees read none."""
 MOST_KEYS = 2048
 """Beyond it the kept weights would need more memory than they save time."""
+BLOCK_QUERIES = 256
+"""More reads keys that none of the first queries may see; fewer are many small products."""
 LAYERS = {"full_attention", "sliding_attention"}
 OTHERS = ("softcap", "s_aux", "position_bias")
 """What some families hand to their attention besides: none of it is done for trees."""
@@ -93,8 +95,7 @@ def _attend(
     is_short = num_keys <= MOST_KEYS and query.dtype == torch.bfloat16
     if is_short and query.device.type == "cpu":
         scale = query.shape[-1] ** -0.5 if scale is None else scale
-        mask = _mask(num_queries, num_keys, reach)
-        return cast("Tensor", ShortAttention.apply(query[0], key[0], value[0], mask, scale))[None]
+        return cast("Tensor", ShortAttention.apply(query[0], key[0], value[0], reach, scale))[None]
     # Built only where it is needed: a long text's own would be as large as its square.
     is_causal = num_queries == num_keys and reach is None
     mask = None if is_causal else _mask(num_queries, num_keys, reach).to(query)
@@ -114,11 +115,13 @@ class ShortAttention(torch.autograd.Function):
 
     In bf16 on processors, for sequences as short as replies, five plain products take a third of
     the time of torch's fused attention (docs/experiments.md). Query heads that share their keys
-    are laid one below the other, so that each product is as large as it can be; the softmax is in
-    fp32, and its weights are kept for backward: Q x S numbers a head.
+    are laid one below the other, so that each product is as large as it can be. Queries are taken
+    some at a time, with no keys but those that one of them may see; the softmax is in fp32, and
+    its weights are kept for backward.
     """
 
-    # Q = queries, S = keys, F = (A / G) Q: the queries of all heads that share one key head.
+    # Q = queries, S = keys, q and s = those of a block, f = (A / G) q: the queries of a block of
+    # all heads that share one key head.
 
     @staticmethod
     def forward(
@@ -126,31 +129,62 @@ class ShortAttention(torch.autograd.Function):
         query_AQD: Tensor,
         key_GSD: Tensor,
         value_GSD: Tensor,
-        mask_QS: Tensor,
+        window: int | None,
         scale: float,
     ) -> Tensor:
-        query_GFD = query_AQD.reshape(len(key_GSD), -1, query_AQD.shape[-1])
-        scores_GFS = torch.bmm(query_GFD, key_GSD.transpose(1, 2)).float().mul_(scale)
-        scores_GFS.view(-1, *mask_QS.shape).add_(mask_QS)
-        weights_GFS = scores_GFS.softmax(-1).to(query_AQD.dtype)
-        output_GFD = torch.bmm(weights_GFS, value_GSD)
-        ctx.save_for_backward(query_GFD, key_GSD, value_GSD, weights_GFS, output_GFD)
-        ctx.scale = scale
-        return output_GFD.view(query_AQD.shape)
+        output_AQD = torch.empty_like(query_AQD, memory_format=torch.contiguous_format)
+        blocks = _blocks(query_AQD.shape[1], key_GSD.shape[1], window)
+        kept: list[Tensor] = []
+        for queries, keys in blocks:
+            query_GfD = query_AQD[:, queries].reshape(len(key_GSD), -1, query_AQD.shape[-1])
+            scores_Gfs = torch.bmm(query_GfD, key_GSD[:, keys].transpose(1, 2)).float().mul_(scale)
+            mask_qs = _mask(queries.stop - queries.start, keys.stop - keys.start, window)
+            scores_Gfs.view(-1, *mask_qs.shape).add_(mask_qs)
+            weights_Gfs = scores_Gfs.softmax(-1).to(query_AQD.dtype)
+            output_GfD = torch.bmm(weights_Gfs, value_GSD[:, keys])
+            output_AQD[:, queries] = output_GfD.view(len(query_AQD), -1, query_AQD.shape[-1])
+            kept += [query_GfD, weights_Gfs]
+        ctx.save_for_backward(key_GSD, value_GSD, output_AQD, *kept)
+        ctx.blocks, ctx.scale = blocks, scale
+        return output_AQD
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query_GFD, key_GSD, value_GSD, weights_GFS, output_GFD = cast(
-            "tuple[Tensor, ...]", ctx.saved_tensors
+        key_GSD, value_GSD, output_AQD, *kept = cast("tuple[Tensor, ...]", ctx.saved_tensors)
+        (grad_AQD,) = grads
+        query_grad_AQD = torch.empty_like(output_AQD)
+        key_grad_GSD, value_grad_GSD = (
+            torch.zeros(each.shape, dtype=torch.float32) for each in (key_GSD, value_GSD)
         )
-        grad_GFD = grads[0].reshape(output_GFD.shape)
-        value_grad_GSD = torch.bmm(weights_GFS.transpose(1, 2), grad_GFD)
-        mean_GF1 = (grad_GFD.float() * output_GFD).sum(-1, keepdim=True)
-        slope_GFS = torch.bmm(grad_GFD, value_GSD.transpose(1, 2)).float().sub_(mean_GF1)
-        slope_GFS = slope_GFS.mul_(weights_GFS).mul_(ctx.scale).to(weights_GFS.dtype)
-        query_grad_GFD = torch.bmm(slope_GFS, key_GSD)
-        key_grad_GSD = torch.bmm(slope_GFS.transpose(1, 2), query_GFD)
-        return query_grad_GFD.view(grads[0].shape), key_grad_GSD, value_grad_GSD, None, None
+        mean_AQ1 = (grad_AQD.float() * output_AQD).sum(-1, keepdim=True)
+        for at, (queries, keys) in enumerate(ctx.blocks):
+            query_GfD, weights_Gfs = kept[2 * at : 2 * at + 2]
+            grad_GfD = grad_AQD[:, queries].reshape(query_GfD.shape)
+            mean_Gf1 = mean_AQ1[:, queries].reshape(*query_GfD.shape[:2], 1)
+            value_grad_GSD[:, keys] += torch.bmm(weights_Gfs.transpose(1, 2), grad_GfD)
+            slope_Gfs = torch.bmm(grad_GfD, value_GSD[:, keys].transpose(1, 2)).float()
+            slope_Gfs = slope_Gfs.sub_(mean_Gf1).mul_(weights_Gfs).mul_(ctx.scale)
+            slope_Gfs = slope_Gfs.to(weights_Gfs.dtype)
+            query_grad_GfD = torch.bmm(slope_Gfs, key_GSD[:, keys])
+            query_grad_AQD[:, queries] = query_grad_GfD.view(len(grad_AQD), -1, grad_AQD.shape[-1])
+            key_grad_GSD[:, keys] += torch.bmm(slope_Gfs.transpose(1, 2), query_GfD)
+        dtype = key_GSD.dtype
+        return query_grad_AQD, key_grad_GSD.to(dtype), value_grad_GSD.to(dtype), None, None
+
+
+def _blocks(num_queries: int, num_keys: int, window: int | None) -> list[tuple[slice, slice]]:
+    """Some queries at a time, and the keys from the first that one of them sees to its last.
+
+    >>> _blocks(2 * BLOCK_QUERIES, 2 * BLOCK_QUERIES + 5, None)
+    [(slice(0, 256, None), slice(0, 261, None)), (slice(256, 512, None), slice(0, 517, None))]
+    """
+    before = num_keys - num_queries
+    found: list[tuple[slice, slice]] = []
+    for start in range(0, num_queries, BLOCK_QUERIES):
+        stop = min(start + BLOCK_QUERIES, num_queries)
+        first = 0 if window is None else max(0, before + start - window + 1)
+        found.append((slice(start, stop), slice(first, before + stop)))
+    return found
 
 
 @lru_cache(maxsize=256)

@@ -44,13 +44,21 @@ def test_plain_products_in_bf16_are_the_fused_kernel_in_fp32(window: int | None)
         assert float(cosine) > 0.999
 
 
-def test_plain_products_in_fp32_to_the_fifth_digit():
-    query, key, value = states(6, torch.float32)
+@pytest.mark.parametrize("block", [1, 3, 256])
+@pytest.mark.parametrize("window", [None, 1, 4])
+def test_plain_products_in_fp32_to_the_fifth_digit(
+    monkeypatch: pytest.MonkeyPatch, block: int, window: int | None
+):
+    """Nine keys, of which the last seven are the queries' own tokens."""
+    monkeypatch.setattr("amenable.models.tree_attention.BLOCK_QUERIES", block)
+    query, key, value = states(9, torch.float32)
     ours_in = [each[0].detach().requires_grad_() for each in (query[:, :, 2:], key, value)]
-    mask = torch.full((4, 6), float("-inf")).triu(3)
-    ours = ShortAttention.apply(*ours_in, mask, 0.25)
+    ours = ShortAttention.apply(*ours_in, window, 0.25)
+    is_seen = torch.ones(7, 9, dtype=torch.bool).tril(2)
+    if window is not None:
+        is_seen = is_seen.triu(3 - window)
     theirs = scaled_dot_product_attention(
-        query[:, :, 2:], key, value, attn_mask=mask, scale=0.25, enable_gqa=True
+        query[:, :, 2:], key, value, attn_mask=is_seen, scale=0.25, enable_gqa=True
     )
     torch.testing.assert_close(ours, theirs[0], rtol=1e-5, atol=1e-5)
     ours.square().sum().backward()
