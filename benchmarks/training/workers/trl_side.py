@@ -20,6 +20,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers_loop import InTurns, laid_end_to_end, real, watched
 
 NO_LIMIT = 10**6
+# As TRL 1.16 and those before it call the same.
+NAMES = ("activation_checkpointing", "gradient_checkpointing")
+RECOMPUTING = next(name for name in NAMES if hasattr(trl.SFTConfig, name))
 PAIRS_AT_ONCE = 12
 Load = Callable[[dict[str, Any]], Any]
 
@@ -62,7 +65,7 @@ def settings(spec: dict[str, Any], per_step: int, **own: Any) -> dict[str, Any]:
         "use_cpu": True,
         "bf16": not spec["is_exact"],
     }
-    tuned = {"activation_checkpointing": False, "optim": "adamw_torch_fused"}
+    tuned = {RECOMPUTING: False, "optim": "adamw_torch_fused"}
     return common | (tuned if spec["column"] == "tuned" else {}) | own
 
 

@@ -1,16 +1,12 @@
 """Unsloth's side: its model on a processor, trained by TRL's trainer as Unsloth has changed it."""
 
-import os
+# ruff: noqa: I001 - Unsloth comes before the libraries that it changes.
+
 from typing import Any
 
-from protocol import read_spec
-
-if read_spec()["column"] == "tuned":
-    os.environ["UNSLOTH_CPU_COMPILE"] = "1"
-
+import unsloth
 import torch
 import trl_side
-import unsloth  # before the libraries that it changes
 
 
 def causal(spec: dict[str, Any]) -> Any:
