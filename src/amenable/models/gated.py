@@ -1,6 +1,6 @@
-"""Gated layers that keep what their two projections gave and nothing else for backward.
+"""Gated layers whose activation is computed again in backward instead of being kept.
 
-Autograd would keep the activation and its input's product too: a sixth of all that a pack keeps.
+It would be an eighth of all that a pack of texts keeps.
 """
 
 # Shapes: N = tokens, I = the layer's inner width.

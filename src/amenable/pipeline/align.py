@@ -32,6 +32,7 @@ from amenable.pipeline.room import check_room
 from amenable.pipeline.stage import Context
 from amenable.records.errors import ModelError
 from amenable.records.judgement import Comparison, Rating
+from amenable.records.run import counted
 from amenable.records.seeds import seed_for
 from amenable.store import library
 from amenable.training.finetune import Budget
@@ -110,17 +111,12 @@ def displacement(points: Sequence[Mapping[str, float]], config: AlignConfig) -> 
     return {"displaced": f"{-gain:.1f}"} if gain <= -LEAST_DISPLACEMENT else {}
 
 
-def _counts(num_left_out: int, num_cut: int) -> dict[str, str]:
-    found = {"left_out": num_left_out, "cut": num_cut}
-    return {role: str(number) for role, number in found.items() if number}
-
-
 def _gap(pairs: Sequence[RowPair]) -> dict[str, str]:
     """By how many tokens the chosen replies are longer: what a loss could learn instead."""
     tokens = round(
         fmean(sum(each.chosen.is_target) - sum(each.rejected.is_target) for each in pairs)
     )
-    return {"longer" if tokens > 0 else "shorter": str(abs(tokens))} if tokens else {}
+    return counted(longer=max(tokens, 0), shorter=max(-tokens, 0))
 
 
 class Lesson(NamedTuple):
@@ -177,8 +173,8 @@ class Feed:
             self._budget,
             seed,
         )
-        counts = _counts(found.num_left_out, rows.num_cut) | _gap(found.pairs)
-        return Lesson(method, key, counts)
+        counts = counted(left_out=found.num_left_out, cut=rows.num_cut)
+        return Lesson(method, key, counts | _gap(found.pairs))
 
     def _replies(self, comparisons: Sequence[Comparison], ratings: Sequence[Rating]) -> Lesson:
         seed = self.context.run.seed
@@ -195,7 +191,7 @@ class Feed:
             self._budget,
             seed,
         )
-        return Lesson(method, key, _counts(found.num_left_out, rows.num_cut))
+        return Lesson(method, key, counted(left_out=found.num_left_out, cut=rows.num_cut))
 
     def _rows(self) -> ReplyRows:
         return ReplyRows(self.encoder, limit_of(self.config, self.policy.num_positions))

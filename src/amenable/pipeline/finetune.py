@@ -28,6 +28,7 @@ from amenable.pipeline.sources import LEARNED_FROM
 from amenable.pipeline.stage import Context
 from amenable.records.conversation import Conversation
 from amenable.records.errors import DataError
+from amenable.records.run import counted
 from amenable.records.sample import ModelRef, SamplingSettings
 from amenable.records.seeds import seed_for
 from amenable.store import library
@@ -170,8 +171,7 @@ class TrainingRows:
 
     def counts(self) -> dict[str, str]:
         """For the run's record."""
-        found = {"cut": self.num_cut, "left_out": self.num_left_out}
-        beyond = {role: str(number) for role, number in found.items() if number}
+        beyond = counted(cut=self.num_cut, left_out=self.num_left_out)
         return {"demonstrations": str(len(self.rows)), **beyond}
 
     @property

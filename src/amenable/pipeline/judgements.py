@@ -20,6 +20,7 @@ from amenable.pipeline.history import NEWEST_VOTE
 from amenable.pipeline.sources import asks_any, check_holds, sealed_prompts
 from amenable.records.conversation import Conversation
 from amenable.records.judgement import Choice, Comparison, Judged, Rating
+from amenable.records.run import counted
 from amenable.store import library
 from amenable.store.artifacts import write_whole
 
@@ -103,16 +104,15 @@ class Judgements:
 
     def counts(self) -> dict[str, str]:
         """For the run's record; what there is none of is left out, but for people's votes."""
-        found = {
-            "thumbs": len(self.taken.thumbs),
-            "imported": sum(len(each.places) for each in self.taken.sets),
-            "equal": sum(each.num_equal for each in self.taken.sets),
-        }
         return {
             "judged": str(len(self.pairs)),
             NEWEST_VOTE: str(max(self.taken.judgements, default=0)),
             "comparisons": str(sum(each.teaches for each in self.pairs)),
-            **{role: str(number) for role, number in found.items() if number},
+            **counted(
+                thumbs=len(self.taken.thumbs),
+                imported=sum(len(each.places) for each in self.taken.sets),
+                equal=sum(each.num_equal for each in self.taken.sets),
+            ),
         }
 
     def keep(self, folder: Path) -> None:

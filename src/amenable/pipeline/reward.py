@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +52,7 @@ from amenable.pipeline.room import check_room
 from amenable.pipeline.sources import install_starter
 from amenable.pipeline.stage import Context
 from amenable.records.measurement import Measured
+from amenable.records.run import counted
 from amenable.records.seeds import seed_for
 from amenable.reports.numbers import value_text
 from amenable.store import library
@@ -94,9 +95,7 @@ def reward(context: Context) -> dict[str, str]:
     learned.keep(context.folder)
     training = Training(context, config, network)
     num_trained = training.fit(sides.learned, parents.model.sha256)
-    result = replace(
-        training.measured(sides, found, is_simulated=learned.is_simulated), num_cut=rows.num_cut
-    )
+    result = training.measured(sides, found, is_simulated=learned.is_simulated)
     write_whole(context.folder / RESULT_FILE, to_json(result))
     lineage = Lineage(
         base=parents.base,
@@ -113,18 +112,13 @@ def read_result(folder: Path) -> RewardResult:
 
 
 def _outputs(name: str, result: RewardResult, learned: Judgements) -> dict[str, str]:
-    counts = {
-        "both_bad": result.num_both_bad,
-        "left_out": result.num_left_out,
-        "cut": result.num_cut,
-    }
     return {
         "model": name,
         ACCURACY: interval_words(result.held_out.accuracy),
         "choices_held_out": str(result.held_out.num),
         "longer_wins": value_text(result.held_out.longer_wins.value, "share"),
         **learned.counts(),
-        **{role: str(number) for role, number in counts.items() if number},
+        **counted(both_bad=result.num_both_bad, left_out=result.num_left_out, cut=result.num_cut),
     }
 
 
@@ -192,6 +186,7 @@ class Training:
             learned_accuracy=accuracy(learned),
             num_both_bad=found.num_both_bad,
             num_left_out=found.num_left_out,
+            num_cut=found.num_cut,
             is_simulated=is_simulated,
         )
 

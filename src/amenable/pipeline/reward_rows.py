@@ -47,6 +47,8 @@ class JudgedPrompts(NamedTuple):
     """Comparisons that order none."""
     num_left_out: int
     """Comparisons whose replies do not differ within the tokens that there is room for."""
+    num_cut: int = 0
+    """Replies that lost their end."""
 
 
 @dataclass
@@ -99,7 +101,7 @@ def judged_prompts(
             growing[-1].take(rows, told_apart, each.choice)
             num_used += 1
     whole = [tree.whole(prompt) for prompt, growing in trees.items() for tree in growing]
-    return JudgedPrompts(whole, num_used, num_both_bad, num_left_out)
+    return JudgedPrompts(whole, num_used, num_both_bad, num_left_out, made.num_cut)
 
 
 def _weighed(comparison: Comparison) -> tuple[list[Judged], tuple[Order, ...]]:

@@ -26,3 +26,12 @@ class Run:
     seconds: float | None = None
     peak_memory_bytes: int | None = None
     error: str | None = None
+
+
+def counted(**numbers: int) -> dict[str, str]:
+    """Outputs that say how many; what there is none of is left out.
+
+    >>> counted(cut=3, left_out=0)
+    {'cut': '3'}
+    """
+    return {role: str(number) for role, number in numbers.items() if number}

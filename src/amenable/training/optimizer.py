@@ -128,15 +128,14 @@ class MasterWeights:
         for name in names:
             self.masters[name].grad = self.sums.pop(name).float()
         self._adamw.step()  # leaves out what has no gradient
+        for name in names:
+            self.masters[name].grad = None
+        self._write_back(names)
+
+    def _write_back(self, names: Iterable[str]) -> None:
         with torch.no_grad():
             for name in names:
-                self.masters[name].grad = None
                 self._parameters[name].copy_(self.masters[name])
-
-    def _write_back(self) -> None:
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(self.masters[name])
 
     def state(self) -> dict[str, Tensor]:
         """Everything AdamW needs to go on, by name."""
@@ -158,4 +157,4 @@ class MasterWeights:
                 }
                 if state:
                     self._adamw.state[master] = state
-        self._write_back()
+        self._write_back(self.masters)

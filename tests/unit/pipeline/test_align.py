@@ -185,6 +185,7 @@ def test_every_loss_makes_a_version_that_prefers_more(
         assert good > bad
     else:
         assert metrics[-1]["margin"] > metrics[0]["margin"]
+        assert ("gain_chosen" in metrics[-1]) == (loss not in ("orpo", "simpo"))
     has_reference = any(workspace.run_folder(run_id).glob("reference-*.safetensors"))
     assert has_reference == (loss not in ("orpo", "simpo"))
 

@@ -129,8 +129,8 @@ SHAPES: dict[Form, Shape] = {
 def preference_loss(pairs: Pairs, counts: PairCounts, knobs: PreferenceKnobs) -> LossOutput:
     """The mean over the step's judgements by weight, and imitation of the chosen replies beside it.
 
-    Gains of chosen and rejected replies are reported apart: a chosen reply that becomes less likely
-    is displacement (arXiv 2410.08847).
+    Chosen and rejected replies are reported apart, as gains over the reference or, where there is
+    none, as they are: a chosen reply that becomes less likely is displacement (arXiv 2410.08847).
     """
     shape = SHAPES[knobs.form]
     d_P = shape.difference(pairs)
@@ -142,9 +142,12 @@ def preference_loss(pairs: Pairs, counts: PairCounts, knobs: PreferenceKnobs) ->
             "loss": loss_P,
             "accuracy": (d_P > 0).float(),
             "margin": d_P,
-            "gain_chosen": pairs.chosen.gain_P,
-            "gain_rejected": pairs.rejected.gain_P,
         }
+        for name, side in (("chosen", pairs.chosen), ("rejected", pairs.rejected)):
+            if shape.needs_reference:
+                per_pair[f"gain_{name}"] = side.gain_P
+            else:
+                per_pair[f"log_prob_{name}"] = side.log_probs_P
         tallies = {name: Tally(each_P.sum(), len(d_P)) for name, each_P in per_pair.items()}
         num_tokens = int(pairs.chosen.num_tokens_P.sum())
         tallies["imitation"] = Tally(-pairs.chosen.log_probs_P.sum(), num_tokens)
