@@ -22,7 +22,7 @@ from amenable.training.losses.output import LossOutput
 from amenable.training.losses.preference import PreferenceKnobs
 from amenable.training.optimizer import MasterWeights
 from amenable.training.preference import PreferenceMethod, RowPair, pair_trees
-from amenable.training.reference_cache import reference_values
+from amenable.training.reference_cache import read_reference
 from amenable.training.reward import Judged, RewardMethod, orders_of_ranking
 from amenable.training.step import Method, Update
 from amenable.training.unpaired import JudgedRow, UnpairedMethod, judged_trees
@@ -122,7 +122,8 @@ def _preference(
     reference_P2 = torch.zeros(len(pairs), 2)
     if form == "dpo":
         packs = fill([tree.num_tokens for tree in trees], budget.per_pack)
-        reference_P2 = reference_values(policy, trees, packs, Path(spec["reference"]), _unheard)
+        reference = read_reference(policy, trees, packs, Path(spec["reference"]), _unheard)
+        reference_P2 = reference.log_probs_TK
     return PreferenceMethod(policy, pairs, reference_P2, knobs, budget, 0)
 
 
@@ -137,8 +138,8 @@ def _unpaired(
             judged.append(JudgedRow(_row(each, each.replies[0]), stranger, each.is_good))
     trees = judged_trees(judged)
     packs = fill([tree.num_tokens for tree in trees], budget.per_pack)
-    reference_B2 = reference_values(policy, trees, packs, Path(spec["reference"]), _unheard)
-    return UnpairedMethod(policy, judged, reference_B2, 0.1, budget, 0)
+    reference = read_reference(policy, trees, packs, Path(spec["reference"]), _unheard)
+    return UnpairedMethod(policy, judged, reference.log_probs_TK, 0.1, budget, 0)
 
 
 def _reward(

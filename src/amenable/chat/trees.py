@@ -135,6 +135,6 @@ class Pack:
         return len(self.ends_K)
 
     def branch_sums(self, values_R: Tensor) -> Tensor:
-        """What each branch's targets add up to [K]."""
-        zeros_K = values_R.new_zeros(self.num_branches)
+        """What each branch's targets add up to [K]; of rows [R, …], their sums [K, …]."""
+        zeros_K = values_R.new_zeros(self.num_branches, *values_R.shape[1:])
         return zeros_K.index_add(0, self.branches_R.to(values_R.device), values_R)

@@ -210,11 +210,15 @@ class Policy:
         hidden_KTH = self.backbone(input_ids=tokens_KT.to(self.device), use_cache=False)[0]
         return cast("Tensor", hidden_KTH.flatten(0, 1)[at_N.to(self.device)])
 
+    def sources(self, pack: Pack) -> Tensor:
+        """Hidden states [R, H] that a pack's targets are predicted from."""
+        hidden_NH = self.hidden(pack)
+        return hidden_NH[pack.sources_R.to(hidden_NH.device)]
+
     def scored(self, pack: Pack) -> Tensor:
         """Log-probability of each of a pack's targets [R], in nats, fp32."""
-        hidden_NH = self.hidden(pack)
-        targets_R = pack.targets_R.to(hidden_NH.device)
-        return self.log_probs(hidden_NH[pack.sources_R.to(hidden_NH.device)], targets_R)
+        hidden_RH = self.sources(pack)
+        return self.log_probs(hidden_RH, pack.targets_R.to(hidden_RH.device))
 
     def log_probs(self, hidden_RH: Tensor, targets_R: Tensor) -> Tensor:
         """Log-probability of each target token, in nats, fp32."""

@@ -20,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from amenable.chat.trees import Span
+from amenable.models.flex_trees import flex_tree_attention
 from amenable.records.errors import ModelError
 
 NAME = "amenable_trees"
@@ -67,11 +68,24 @@ def tree_attention(
     """transformers' interface: [1, A, N, D] and twice [1, G, N, D] in, [1, N, A, D] out."""
     if spans is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    lengths = [length for span in spans for length in (span.prefix, *span.branches)]
-    pieces = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
     if more := [name for name in OTHERS if options.get(name) is not None]:
         raise ModelError(f"Models with {more[0]} in their attention cannot be trained here.")
+    attend = flex_tree_attention if query.device.type == "cuda" else attend_by_tree
     scale, window = options.get("scaling"), options.get("sliding_window")
+    return attend(query, key, value, tuple(spans), scale, window).transpose(1, 2), None
+
+
+def attend_by_tree(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    spans: tuple[Span, ...],
+    scale: float | None,
+    window: int | None,
+) -> Tensor:
+    """[1, A, N, D] and twice [1, G, N, D] in, [1, A, N, D] out."""
+    lengths = [length for span in spans for length in (span.prefix, *span.branches)]
+    pieces = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
     outputs: list[Tensor] = []
     for span in spans:
         query_p, key_p, value_p = next(pieces)
@@ -83,7 +97,7 @@ def tree_attention(
                 key_b = torch.cat((key_p, key_b), dim=2)
                 value_b = torch.cat((value_p, value_b), dim=2)
             outputs.append(_attend(query_b, key_b, value_b, scale, window))
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2)
 
 
 def _attend(
@@ -92,8 +106,7 @@ def _attend(
     """The queries are the last of the keys' tokens; each sees itself and what stands before."""
     num_queries, num_keys = query.shape[2], key.shape[2]
     reach = window if window is not None and window < num_keys else None
-    is_short = num_keys <= MOST_KEYS and query.dtype == torch.bfloat16
-    if is_short and query.device.type == "cpu":
+    if num_keys <= MOST_KEYS and query.dtype == torch.bfloat16:
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         return cast("Tensor", ShortAttention.apply(query[0], key[0], value[0], reach, scale))[None]
     # Built only where it is needed: a long text's own would be as large as its square.

@@ -7,7 +7,6 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from amenable.chat.encode import Encoder
 from amenable.chat.packing import fill
@@ -40,12 +39,14 @@ from amenable.training.fit import Keeping, fit
 from amenable.training.losses.preference import SHAPES, Form, PreferenceKnobs
 from amenable.training.optimizer import MasterWeights
 from amenable.training.preference import PreferenceMethod, RowPair, pair_trees, tree_steps
-from amenable.training.reference_cache import reference_key, reference_values
+from amenable.training.reference_cache import Reference, read_reference, reference_key
 from amenable.training.step import Method
 from amenable.training.unpaired import UnpairedMethod, judged_trees
 
 LEAST_DISPLACEMENT = 1.0
 """Nats a reply; less can be rounding."""
+ALIKE = 0.1
+"""Of the usual distance of replies to different prompts."""
 
 
 def align(context: Context) -> dict[str, str]:
@@ -156,9 +157,12 @@ class Feed:
         trees = pair_trees(found.pairs)
         steps = tree_steps(trees, self._budget, seed_for(seed, "epoch", 0))
         key = reference_key(self.parent_sha256, trees, self.policy.network.dtype)
+        counts = counted(left_out=found.num_left_out, cut=rows.num_cut) | _gap(found.pairs)
         reference_P2 = torch.zeros(len(trees), 2)
         if SHAPES[loss].needs_reference:
-            reference_P2 = self._reference(key, trees, [pack for step in steps for pack in step])
+            packs = [pack for step in steps for pack in step]
+            reference_P2, apart_P = self._reference(key, trees, packs)
+            counts |= counted(alike=int((apart_P < ALIKE).sum()))
         method = PreferenceMethod(
             self.policy,
             found.pairs,
@@ -173,8 +177,7 @@ class Feed:
             self._budget,
             seed,
         )
-        counts = counted(left_out=found.num_left_out, cut=rows.num_cut)
-        return Lesson(method, key, counts | _gap(found.pairs))
+        return Lesson(method, key, counts)
 
     def _replies(self, comparisons: Sequence[Comparison], ratings: Sequence[Rating]) -> Lesson:
         seed = self.context.run.seed
@@ -186,7 +189,7 @@ class Feed:
         method = UnpairedMethod(
             self.policy,
             found.judged,
-            self._reference(key, trees, packs),
+            self._reference(key, trees, packs).log_probs_TK,
             self.config.preference.usual().beta,
             self._budget,
             seed,
@@ -198,10 +201,10 @@ class Feed:
 
     def _reference(
         self, key: str, trees: Sequence[TokenTree], packs: Sequence[Sequence[int]]
-    ) -> Tensor:
+    ) -> Reference:
         log = self.context.log
         watch = Stopwatch("Reading the parent's values", len(packs), "batches")
-        return reference_values(
+        return read_reference(
             self.policy,
             trees,
             packs,

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from amenable.training.optimizer import DivergedError, MasterWeights, learning_rate_at
+from amenable.training.optimizer import (
+    STATE_LAYOUT,
+    DivergedError,
+    MasterWeights,
+    learning_rate_at,
+)
 from amenable.training.state import Progress, load_checkpoint, save_checkpoint
 from amenable.training.step import Method, Update
 
@@ -57,7 +62,8 @@ def fit(
     """
     plan = [step for epoch in range(knobs.num_epochs) for step in method.steps(epoch)]
     progress = Progress()
-    saved = load_checkpoint(keeping.folder, keeping.key)
+    key = f"{STATE_LAYOUT}, {keeping.key}"
+    saved = load_checkpoint(keeping.folder, key)
     if saved is not None:
         progress, tensors = saved
         weights.restore(tensors)
@@ -81,7 +87,7 @@ def fit(
         stops = keeping.should_stop()
         is_due = time.monotonic() - last_saved > knobs.checkpoint_seconds
         if stops or is_due or progress.step == len(plan):
-            save_checkpoint(keeping.folder, progress, weights.state(), keeping.key)
+            save_checkpoint(keeping.folder, progress, weights.state(), key)
             last_saved = time.monotonic()
         if stops:
             break

@@ -3,17 +3,20 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Self, cast
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from amenable.models.policy import Extent, Policy
 from amenable.records.errors import ModelError
+from amenable.training.halves import halve, joined
 
 BETAS, EPSILON = (0.9, 0.95), 1e-8
-NUMBERS_AT_ONCE = 1 << 24
-"""Gradients in fp32 beside those in the model's precision, in one call of AdamW."""
+STATE_LAYOUT = "halves"  # what a checkpoint of another layout holds cannot be gone on from
+NUMBERS_AT_ONCE = 1 << 19
+"""Masters and gradients in fp32 beside what is kept; more would not stay in the cache."""
 
 
 class DivergedError(ModelError):
@@ -39,17 +42,51 @@ def learning_rate_at(step: int, num_steps: int, *, peak: float, warmup_share: fl
     return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+class _State(NamedTuple):
+    """What AdamW keeps of a tensor: how often it was updated, and its two moments in fp32."""
+
+    step: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+    @classmethod
+    def beginning(cls, parameter: Tensor) -> Self:
+        step = torch.zeros((), device=parameter.device)
+        zeros = partial(torch.zeros_like, parameter, dtype=torch.float32)
+        return cls(step, zeros(), zeros())
+
+
+class _Block(NamedTuple):
+    """Neighbouring numbers of one trained tensor, all views but the gradient."""
+
+    upper: Tensor
+    lower: Tensor | None
+    gradient: Tensor
+    state: _State
+
+    @property
+    def master(self) -> Tensor:
+        """fp32: a copy, or the weights themselves where those are in fp32."""
+        return self.upper if self.lower is None else joined(self.upper, self.lower)
+
+    def keep(self, master: Tensor) -> None:
+        if self.lower is not None:
+            halve(master, self.upper, self.lower)
+
+
 class MasterWeights:
-    """The trained tensors in fp32, their gradients summed in fp32, and AdamW's two moments.
+    """The trained tensors to fp32, their gradients summed in fp32, and AdamW's two moments.
 
     A model in bf16 would round small updates away, and small gradients when they are added up.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], weight_decay: float) -> None:
         self._parameters = dict(parameters)
-        self.masters = {
-            name: nn.Parameter(parameter.detach().float().clone())
+        self._weight_decay = weight_decay
+        self._lower = {
+            name: torch.zeros_like(parameter, dtype=torch.int16)
             for name, parameter in self._parameters.items()
+            if parameter.dtype == torch.bfloat16
         }
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(True)  # noqa: FBT003
@@ -57,9 +94,7 @@ class MasterWeights:
         self.sums: dict[str, Tensor] = {}
         """The gradients of this step so far; what has had none is not in it."""
         self._lasting: dict[str, Tensor] = {}
-        self._adamw = torch.optim.AdamW(
-            self.masters.values(), betas=BETAS, eps=EPSILON, weight_decay=weight_decay, fused=True
-        )
+        self._states: dict[str, _State] = {}
 
     @classmethod
     def of(cls, policy: Policy, name: str, extent: Extent, weight_decay: float) -> Self:
@@ -71,11 +106,13 @@ class MasterWeights:
 
     @property
     def num_trained(self) -> int:
-        return sum(master.numel() for master in self.masters.values())
+        return sum(parameter.numel() for parameter in self._parameters.values())
 
     def lasting_sums(self, names: Iterable[str]) -> dict[str, Tensor]:
         """For gradients that autograd does not bring: the same tensors from step to step."""
-        self._lasting = {name: torch.zeros_like(self.masters[name]) for name in names}
+        self._lasting = {
+            name: torch.zeros_like(self._parameters[name], dtype=torch.float32) for name in names
+        }
         self.forget()
         return self._lasting
 
@@ -91,14 +128,14 @@ class MasterWeights:
         grad_norm = self._grad_norm()
         if not math.isfinite(grad_norm):
             raise DivergedError
-        for group in self._adamw.param_groups:
-            group["lr"] = learning_rate
         # What AdamW divides gradients by while it reads them: no pass of its own.
         is_long = grad_norm > max_grad_norm
         scale = torch.tensor(grad_norm / max_grad_norm) if is_long else None
-        cast("Any", self._adamw).grad_scale = scale
-        for names in self._portions():
-            self._update(names)
+        with torch.no_grad():
+            for blocks in self._portions():
+                self._update(blocks, learning_rate, scale)
+        for name in self.sums:
+            self._states[name].step.add_(1)
         self.forget()
         return grad_norm
 
@@ -112,49 +149,73 @@ class MasterWeights:
         norms = [torch.linalg.vector_norm(each.float()) for each in self.sums.values()]
         return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
-    def _portions(self) -> Iterator[list[str]]:
-        """What has a gradient, some tensors at a time."""
-        portion: list[str] = []
+    def _portions(self) -> Iterator[list[_Block]]:
+        """What has a gradient, some numbers at a time."""
+        portion: list[_Block] = []
         num_numbers = 0
-        for name, total in list(self.sums.items()):
-            portion.append(name)
-            num_numbers += total.numel()
+        for block in self._blocks():
+            portion.append(block)
+            num_numbers += block.gradient.numel()
             if num_numbers >= NUMBERS_AT_ONCE:
                 yield portion
                 portion, num_numbers = [], 0
-        yield portion
+        if portion:
+            yield portion
 
-    def _update(self, names: Sequence[str]) -> None:
-        for name in names:
-            self.masters[name].grad = self.sums.pop(name).float()
-        self._adamw.step()  # leaves out what has no gradient
-        for name in names:
-            self.masters[name].grad = None
-        self._write_back(names)
+    def _blocks(self) -> Iterator[_Block]:
+        for name, total in self.sums.items():
+            parameter, lower = self._parameters[name], self._lower.get(name)
+            if name not in self._states:
+                self._states[name] = _State.beginning(parameter)
+            state = self._states[name]
+            for start in range(0, total.numel(), NUMBERS_AT_ONCE):
+                here = slice(start, start + NUMBERS_AT_ONCE)
+                yield _Block(
+                    parameter.view(-1)[here],
+                    None if lower is None else lower.view(-1)[here],
+                    total.reshape(-1)[here],
+                    _State(
+                        state.step.clone(),
+                        state.exp_avg.view(-1)[here],
+                        state.exp_avg_sq.view(-1)[here],
+                    ),
+                )
 
-    def _write_back(self, names: Iterable[str]) -> None:
-        with torch.no_grad():
-            for name in names:
-                self._parameters[name].copy_(self.masters[name])
+    def _update(self, blocks: Sequence[_Block], learning_rate: float, scale: Tensor | None) -> None:
+        masters = [block.master for block in blocks]
+        adamw(
+            masters,
+            [block.gradient.float() for block in blocks],
+            [block.state.exp_avg for block in blocks],
+            [block.state.exp_avg_sq for block in blocks],
+            [],
+            [block.state.step for block in blocks],
+            fused=True,
+            grad_scale=scale,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=learning_rate,
+            weight_decay=self._weight_decay,
+            eps=EPSILON,
+            maximize=False,
+        )
+        for block, master in zip(blocks, masters, strict=True):
+            block.keep(master)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything AdamW needs to go on, by name."""
-        tensors: dict[str, Tensor] = {}
-        for name, master in self.masters.items():
-            tensors[f"weight/{name}"] = master.detach()
-            for key, value in self._adamw.state.get(master, {}).items():
-                tensors[f"{key}/{name}"] = value
+        """Everything to go on from, by name."""
+        tensors = {f"weight/{name}": each.detach() for name, each in self._parameters.items()}
+        tensors |= {f"lower/{name}": each for name, each in self._lower.items()}
+        for name, state in self._states.items():
+            tensors |= {f"{key}/{name}": each for key, each in state._asdict().items()}
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, master in self.masters.items():
-                master.copy_(tensors[f"weight/{name}"])
-                state: dict[str, Any] = {
-                    key: tensors[f"{key}/{name}"].to(master.device, copy=True)
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    if f"{key}/{name}" in tensors
-                }
-                if state:
-                    self._adamw.state[master] = state
-        self._write_back(self.masters)
+        self._states = {
+            name: _State.beginning(parameter)
+            for name, parameter in self._parameters.items()
+            if f"step/{name}" in tensors
+        }
+        for name, tensor in self.state().items():
+            tensor.copy_(tensors[name])

@@ -12,7 +12,7 @@ from torch import nn
 from amenable.pipeline.config import FitConfig
 from amenable.training.fit import DIVERGED, Keeping, fit
 from amenable.training.losses.output import LossOutput, Tally
-from amenable.training.optimizer import DivergedError, MasterWeights
+from amenable.training.optimizer import STATE_LAYOUT, DivergedError, MasterWeights
 from amenable.training.state import Progress, load_checkpoint
 
 NUM_STEPS = 6
@@ -81,7 +81,7 @@ def test_a_step_without_a_finite_gradient_is_kept_and_the_state_before_it_stays(
         run(tmp_path / "checkpoint", toy, Heard(), save_every=0.0)
     said = json.loads((tmp_path / DIVERGED).read_text("utf-8"))
     assert said == {"key": "k", "step": 3, "examples": [[10]]}
-    saved = load_checkpoint(tmp_path / "checkpoint", "k")
+    saved = load_checkpoint(tmp_path / "checkpoint", f"{STATE_LAYOUT}, k")
     assert saved is not None
     progress, tensors = saved
     assert progress.step == 3

@@ -22,7 +22,7 @@ from amenable.training.preference import (
     pair_trees,
     tree_steps,
 )
-from amenable.training.reference_cache import reference_key, reference_values
+from amenable.training.reference_cache import Reference, read_reference, reference_key
 from amenable.training.reward import Judged, Order, RewardMethod, scores_of
 
 BUDGET = Budget(per_pack=24, per_step=40)
@@ -89,32 +89,58 @@ def test_pairs_are_summed_each_on_its_own(policy: Policy):
 
 def test_the_first_step_against_oneself_costs_ln_2(policy: Policy, tmp_path: Path):
     groups = [batch for step in tree_steps(TREES, BUDGET, 1) for batch in step]
-    reference = reference_values(policy, TREES, groups, tmp_path / "cache", lambda _: None)
-    method = PreferenceMethod(policy, PAIRS, reference, DPO, BUDGET, seed=1)
+    reference = read_reference(policy, TREES, groups, tmp_path / "cache", lambda _: None)
+    method = PreferenceMethod(policy, PAIRS, reference.log_probs_TK, DPO, BUDGET, seed=1)
     counts = method.counts(groups)
     assert (counts.weight, counts.chosen_tokens) == (2, 4 + 1)
     total = sum(float(method.loss(group, counts).total.detach()) for group in groups)
     assert total == pytest.approx(math.log(2), abs=1e-6)
 
 
-def read_reference(policy: Policy, cache: Path) -> tuple[torch.Tensor, list[int]]:
+def reference_of(policy: Policy, cache: Path) -> tuple[Reference, list[int]]:
     heard: list[int] = []
-    return reference_values(policy, TREES, [[1], [0]], cache, heard.append), heard
+    return read_reference(policy, TREES, [[1], [0]], cache, heard.append), heard
+
+
+def same(first: Reference, second: Reference) -> bool:
+    return all(torch.equal(*each) for each in zip(first, second, strict=True))
 
 
 def test_reference_values_are_computed_once(policy: Policy, tmp_path: Path):
-    first, heard = read_reference(policy, tmp_path / "room" / "cache")
+    first, heard = reference_of(policy, tmp_path / "room" / "cache")
     assert heard == [1, 2]
-    again, heard = read_reference(policy, tmp_path / "room" / "cache")
+    again, heard = reference_of(policy, tmp_path / "room" / "cache")
     assert heard == []
-    assert torch.equal(first, again)
-    assert not first.requires_grad
+    assert same(first, again)
+    assert not any(each.requires_grad for each in first)
+
+
+def test_how_far_apart_two_replies_lie_for_the_parent(policy: Policy, tmp_path: Path):
+    """Worked from the hidden states that transformers gives each row by itself."""
+    means: list[torch.Tensor] = []
+    policy.adapters.use(None)
+    for one in (one for pair in PAIRS for one in pair.rows):
+        with torch.no_grad():
+            hidden_TH = policy.backbone(torch.tensor([one.tokens]))[0][0]
+        means.append(hidden_TH[:-1][torch.tensor(one.is_target[1:])].mean(0))
+    policy.adapters.use("a")
+    usual = float((means[0] - means[2]).norm() / math.sqrt(2))  # of two, each with each and itself
+    wanted = [float((means[at] - means[at + 1]).norm()) / usual for at in (0, 2)]
+    found, _ = reference_of(policy, tmp_path / "cache")
+    assert found.apart_T.tolist() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_replies_of_the_same_words_do_not_lie_apart(policy: Policy, tmp_path: Path):
+    same_words = RowPair(row(20, 3, 4), row(20, 3, 4))
+    trees = pair_trees([same_words, PAIRS[1]])
+    found = read_reference(policy, trees, [[0, 1]], tmp_path / "cache", lambda _: None)
+    assert found.apart_T[0] < 1e-5 < found.apart_T[1]
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "other pairs", "unsigned"])
 def test_damaged_reference_values_are_computed_anew(policy: Policy, tmp_path: Path, damage: str):
     cache = tmp_path / "cache"
-    first, _ = read_reference(policy, cache)
+    first, _ = reference_of(policy, cache)
     whole = bytearray(cache.read_bytes())
     if damage == "bit":
         whole[-3] ^= 4
@@ -124,13 +150,13 @@ def test_damaged_reference_values_are_computed_anew(policy: Policy, tmp_path: Pa
     if damage == "empty":
         cache.write_bytes(b"")
     if damage == "other pairs":
-        save_file({"values": torch.zeros(5, 2)}, cache)
+        save_file(Reference(torch.zeros(5, 2), torch.zeros(5))._asdict(), cache)
     if damage == "unsigned":
-        save_file({"values": torch.zeros(2, 2)}, cache)
-    again, heard = read_reference(policy, cache)
+        save_file(Reference(torch.zeros(2, 2), torch.zeros(2))._asdict(), cache)
+    again, heard = reference_of(policy, cache)
     assert heard == [1, 2]
-    assert torch.equal(first, again)
-    assert torch.equal(load_file(cache)["values"], first)
+    assert same(first, again)
+    assert same(first, Reference(**load_file(cache)))
 
 
 def test_other_pairs_parents_or_precisions_have_other_references():

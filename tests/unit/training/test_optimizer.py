@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from amenable.records.errors import ModelError
+from amenable.training import optimizer
+from amenable.training.halves import joined
 from amenable.training.optimizer import BETAS, EPSILON, MasterWeights, learning_rate_at
 
 
@@ -58,6 +60,42 @@ def test_long_gradients_are_shortened_and_their_length_told():
     assert weights.step(0.1, max_grad_norm=1.0) == pytest.approx(5.0)  # the 3-4-5 triangle
 
 
+def master(weights: MasterWeights) -> torch.Tensor:
+    kept = weights.state()
+    return joined(kept["weight/w"], kept["lower/w"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tensors_of_every_size_are_updated_in_blocks_as_torchs_adamw_does_at_once(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(optimizer, "NUMBERS_AT_ONCE", 8)
+    random = torch.Generator().manual_seed(3)
+    ours = {
+        str(at): nn.Parameter(torch.randn(shape, generator=random).to(dtype))
+        for at, shape in enumerate([(5, 7), (2,), (3, 1), (8,), (17,)])
+    }
+    theirs = {name: nn.Parameter(each.detach().float()) for name, each in ours.items()}
+    weights = MasterWeights(ours, weight_decay=0.1)
+    adamw = torch.optim.AdamW(
+        theirs.values(), lr=0.01, betas=BETAS, eps=EPSILON, weight_decay=0.1, fused=True
+    )
+    for _ in range(3):
+        for name, parameter in ours.items():
+            gradient = torch.randn(parameter.shape, generator=random).to(dtype)
+            (parameter * gradient).sum().backward()
+            theirs[name].grad = gradient.float()
+        torch.nn.utils.clip_grad_norm_(theirs.values(), 1.0)
+        adamw.step()
+        assert weights.step(0.01, max_grad_norm=1.0) > 1.0
+    kept = weights.state()
+    for name, wanted in theirs.items():
+        lower = kept.get(f"lower/{name}")
+        found = ours[name] if lower is None else joined(ours[name].detach(), lower)
+        torch.testing.assert_close(found.data, wanted.data, rtol=1e-6, atol=1e-7)
+        assert kept[f"step/{name}"].item() == 3.0
+
+
 def test_updates_too_small_for_bf16_are_not_lost():
     # Around 1, bf16 has steps of 1/128: an update of 1e-3 rounds away, 16 of them do not.
     parameter = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
@@ -65,7 +103,7 @@ def test_updates_too_small_for_bf16_are_not_lost():
     for _ in range(16):
         parameter.sum().backward()
         weights.step(1e-3, max_grad_norm=1e9)  # AdamW's step with a steady slope is the rate
-    assert weights.masters["w"].item() == pytest.approx(1 - 16e-3, abs=1e-4)
+    assert master(weights).item() == pytest.approx(1 - 16e-3, abs=1e-4)
     assert parameter.item() == torch.tensor(1 - 16e-3).bfloat16().item()
 
 
@@ -117,4 +155,4 @@ def test_restored_weights_go_on_as_if_nothing_had_happened():
     resumed.restore(kept)
     trained(resumed, second, [2.0, 0.5])
     assert torch.equal(first, second)
-    assert torch.equal(unbroken.masters["w"], resumed.masters["w"])
+    assert torch.equal(master(unbroken), master(resumed))

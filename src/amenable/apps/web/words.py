@@ -37,6 +37,7 @@ ROLE_WORDS = {
     "bits_per_byte": "{} bits per byte",
     "imported": "{} imported",
     "equal": "{} of equal replies",
+    "alike": "{} pairs too alike for the parent to tell apart",
     "thumbs": "{} thumbs",
     "accuracy": "right on {}",
     "choices_held_out": "of {} choices held out",
@@ -189,3 +190,12 @@ def roles(found: Mapping[str, str]) -> str:
         ROLE_WORDS.get(role, "{}").format(name.replace(",", ", ")) for role, name in found.items()
     ]
     return ", ".join(text for text in texts if text) or "–"
+
+
+def names(found: Mapping[str, str]) -> dict[str, str]:
+    """Those roles that hold names, and not how many or how much.
+
+    >>> names({"model": "m-2", "judged": "24"})
+    {'model': 'm-2'}
+    """
+    return {role: name for role, name in found.items() if role not in ROLE_WORDS}

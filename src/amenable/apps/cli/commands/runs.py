@@ -109,7 +109,7 @@ def _facts(run: "Run") -> dict[str, str]:
         "Took": words.duration(run.seconds) if run.seconds else "",
         "Memory at most": words.size(run.peak_memory_bytes) if run.peak_memory_bytes else "",
         "From": _pairs(run.inputs),
-        "Made": _pairs(run.outputs),
+        "Made": words.roles(run.outputs) if run.outputs else "",
         "Seed": str(run.seed),
         "Knobs": json.dumps(dict(run.config)),
         "Versions": _pairs(run.versions),

@@ -47,6 +47,7 @@ class RunView:
     outputs: Mapping[str, str]
     from_words: str
     made_words: str
+    found_words: str
     config: list[tuple[str, str]]
     seed: int
     versions: Mapping[str, str]
@@ -61,15 +62,18 @@ class RunView:
 
 def run_view(run: Run) -> RunView:
     link, link_words = LINKS.get(run.stage, ("", "")) if run.status == "done" else ("", "")
+    outputs = words.names(run.outputs)
+    found = {role: value for role, value in run.outputs.items() if role not in outputs}
     return RunView(
         id=run.id,
         title=words.STAGE_TITLES.get(run.stage, words.plain(run.stage).capitalize()),
         status=run.status,
         status_words=STATUS_WORDS[run.status],
         inputs=run.inputs,
-        outputs=run.outputs,
+        outputs=outputs,
         from_words=words.roles(run.inputs),
         made_words=words.roles(run.outputs),
+        found_words=words.roles(found),
         config=list(_flat(run.config)),
         seed=run.seed,
         versions=run.versions,
