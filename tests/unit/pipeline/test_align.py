@@ -381,6 +381,18 @@ def test_the_length_of_what_was_chosen_is_said(workspace: Workspace, finetuned: 
     assert "shorter" not in longer
 
 
+def test_pairs_that_differ_in_one_word_of_many_are_counted(workspace: Workspace, finetuned: str):
+    one = "so " * 40
+    alike = [
+        PreferenceExample(prompt=asked(at), chosen=one + "a", rejected=one + "b") for at in range(2)
+    ]
+    put_rows(workspace, "ours", [*alike, *pairs(4)])
+    ended = execute(workspace, from_data(workspace, finetuned, "ours"), STAGES)
+    assert ended.outputs["alike"] == "2"
+    ended = execute(workspace, from_data(workspace, finetuned, "ours", loss="simpo"), STAGES)
+    assert "alike" not in ended.outputs  # no parent was read
+
+
 def test_imported_pairs_go_along_with_what_people_judged(workspace: Workspace, version_1: str):
     with workspace.database.write() as session:
         judge_what_waits(session, [tasks.Pile("improve")], seed=1)

@@ -12,6 +12,7 @@ from amenable.apps.web.app import create_app
 from amenable.reports.result import RESULT_FILE
 from amenable.store import library, runs
 from amenable.store.library import ModelEntry
+from amenable.store.runs import RunEnd
 from amenable.store.workspace import Workspace
 
 UNREAD = "The newest result cannot be read"
@@ -189,6 +190,19 @@ def test_commands_to_copy_leave_out_the_usual_workspace(
 
     assert "<code>amenable models add smollm2-135m-instruct</code>" in html
     assert "--workspace" not in html
+
+
+def test_what_a_run_made_has_a_name_and_what_it_counted_is_said_in_words(workspace: Workspace):
+    made = {"model": "m-instruct-2", "judged": "24", "longer": "3", "newest_vote": "311"}
+    with guest(workspace) as client:
+        with workspace.database.write() as session:
+            run_id = runs.queue(session, stage="align", inputs={"model": "m"}, config={}, seed=1)
+            runs.start(session, run_id, "1@1.00")
+            runs.finish(session, run_id, "1@1.00", RunEnd(status="done", outputs=made))
+        html = text(client, f"/runs/{run_id}")
+    assert "<dt>made: model</dt><dd>m-instruct-2</dd>" in html
+    assert "<dt>Found</dt><dd>24 judged, chosen replies 3 tokens longer</dd>" in html
+    assert "311" not in html
 
 
 def test_what_people_and_models_wrote_is_only_ever_text(workspace: Workspace):
