@@ -191,9 +191,9 @@ class Study:
         texts = self.corpus.held_out
         watch = Stopwatch("Reading what was held out", len(texts), "texts")
         found: list[TextLogProb] = []
+        self.context.log.progress(watch.at(0))
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             self.context.stop_here()
-            self.context.log.progress(watch.at(start))
             some = texts[start : start + TEXTS_AT_ONCE]
             read = engine.text_log_probs(LEARNER, some, window=self.config.context)
             found += [
@@ -207,6 +207,7 @@ class Study:
                     zip(some, read, strict=True)
                 )
             ]
+            self.context.log.progress(watch.at(len(found)))
         return texts_read(found, self.context.run.seed)
 
     def keep_base(self, policy: Policy, found: Pretrained) -> str:

@@ -17,7 +17,7 @@ from amenable.pipeline.finetune import CHECKPOINT
 from amenable.pipeline.prepare import add_model
 from amenable.pipeline.pretrain import START, num_scored_bytes, text_rows
 from amenable.pipeline.pretrained import Pretrained
-from amenable.pipeline.progress import read_metrics
+from amenable.pipeline.progress import read_metrics, read_progress
 from amenable.pipeline.stage import execute, resume
 from amenable.pipeline.stages import STAGES
 from amenable.pipeline.texts import Corpus
@@ -112,6 +112,9 @@ def test_held_out_texts_are_predicted_better_than_bytes_by_chance(workspace: Wor
     assert found.num_texts + found.num_held_out == len(PAGES)
     assert found.after.num_bytes == sum(len(text.encode()) for text in held_out)
     assert 1 < found.after.bits_per_byte < 4  # 8 by chance
+    progress = read_progress(workspace.run_folder(ended.id))
+    assert progress is not None
+    assert progress.share == 1.0
     losses = [line["loss"] for line in read_metrics(workspace.run_folder(ended.id))]
     assert losses[-1] < losses[0] - 1
     assert ended.outputs["bits_per_byte"].startswith(f"{found.after.bits_per_byte:.3f}")

@@ -9,6 +9,9 @@ const NAMES = {
 // Metrics that say how it goes come first, and large; the machinery follows.
 const LEADING = ["loss", "train/loss", "accuracy", "margin"];
 
+// There is no step and a half.
+const WHOLE_STEPS = [1, 10, 100, 1000, 10_000, 100_000].flatMap((size) => [size, 2 * size, 5 * size]);
+
 function nameOf(metric) {
   const last = metric.split("/").at(-1);
   return NAMES[last] ?? last.replaceAll("_", " ");
@@ -94,7 +97,7 @@ export class Curves {
         cursor: { y: false, points: { size: 7, fill: ink } },
         scales: { x: { time: false } },
         axes: [
-          { ...axis, grid: { show: false }, size: 26, space: 70 },
+          { ...axis, grid: { show: false }, size: 26, space: 70, incrs: WHOLE_STEPS },
           { ...axis, size: 46, space: isLeading ? 44 : 36, values: (_, all) => all.map(short) },
         ],
         series: [{}, { stroke: ink, width: 2, spanGaps: true, points: { show: false } }],
